@@ -1,0 +1,128 @@
+"""The command line: the only module that prints."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+from rich.table import Table
+
+from disintegrate.errors import DisintegrateError
+
+if TYPE_CHECKING:
+    from disintegrate.paper.reproduce import Reproduction
+
+app = typer.Typer(
+    help="Does an explanation endpoint give away the model's gradient, and so the model?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+errors = Console(stderr=True)
+
+
+@app.callback()
+def root() -> None:
+    """Make room for subcommands."""
+
+
+@app.command()
+def reproduce(
+    quick: Annotated[bool, typer.Option("--quick", help="Three networks, short trainings, few images: under 3 minutes.")] = False,
+    images: Annotated[int | None, typer.Option(help="Test images per cell. [default: 10000; quick: 200]")] = None,
+    models: Annotated[
+        str | None, typer.Option(help="Networks, separated by commas, such as TwoLayerNet,ResNet18. [default: all; quick: three]")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Trainings of each network, so that a cell has a spread.")] = 1,
+    data: Annotated[Path | None, typer.Option(help="Folder with the four IDX files of MNIST. [default: the shipped ones]")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for models, records and the page.")] = Path("reproduction"),
+    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, ...")] = "cpu",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the records as JSON instead of tables.")] = False,
+) -> None:
+    """Reproduce the paper: train its networks, run experiments A, B and C, write records and a page.
+
+    Killed at any moment and started again, it goes on where it was.
+    """
+    from disintegrate.paper.reproduce import Options
+    from disintegrate.paper.reproduce import reproduce as run
+    from disintegrate.report import render_folder
+
+    networks = tuple(name.strip() for name in models.split(",")) if models is not None else None
+    options = Options(out=out, quick=quick, data=data, networks=networks, images=images, seeds=seeds, device=device)
+    with _bars() as progress:
+        done = run(options, progress)
+    page = render_folder(out)
+    if as_json:
+        print(json.dumps([json.loads(record.model_dump_json()) for record in (done.run, *done.records)]))
+        return
+    _print_tables(done)
+    print(f"The page with all results: {page}")
+
+
+def main() -> None:
+    """Run the command line; one sentence instead of a traceback."""
+    try:
+        app()
+    except DisintegrateError as error:
+        errors.print(f"[bold red]Error:[/] {error}", highlight=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        errors.print("Stopped. What was finished is kept; the same command goes on from there.")
+        sys.exit(130)
+
+
+class _Bar:
+    def __init__(self, progress: RichProgress, description: str, total: int) -> None:
+        self.progress = progress
+        self.bar = progress.add_task(description, total=total, note="")
+
+    def advance(self, amount: int = 1, note: str = "") -> None:
+        self.progress.update(self.bar, advance=amount, note=note)
+
+
+class _Bars:
+    def __init__(self, progress: RichProgress) -> None:
+        self.progress = progress
+
+    def task(self, description: str, total: int) -> _Bar:
+        return _Bar(self.progress, description, total)
+
+
+@contextmanager
+def _bars() -> Iterator[_Bars]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    with RichProgress(*columns, console=errors) as progress:
+        yield _Bars(progress)
+
+
+def _print_tables(done: Reproduction) -> None:
+    from disintegrate.paper.records import Cell
+    from disintegrate.report.page import TABLE_TITLES, number
+
+    console = Console()
+    cells = [record for record in done.records if isinstance(record, Cell)]
+    for name, title in TABLE_TITLES.items():
+        table = Table("network", "plan", "paper", "mean", "std", "median", "90 %", "> 0.1", "images", title=title, title_justify="left")
+        for cell in (cell for cell in cells if cell.table == name):
+            measured = cell.measured
+            table.add_row(
+                cell.provenance.network, cell.title, number(cell.claimed.mean if cell.claimed else None),
+                number(measured.mean), number(measured.standard_deviation), number(measured.median),
+                number(measured.percentile_90), f"{measured.share_above_0_1:.2%}", str(measured.images),
+            )  # fmt: skip
+        if table.row_count:
+            console.print(table)
+    if done.run.quick:
+        console.print("This is the quick run: short trainings and few images. Quote the full run's figures.")
+
+
+if __name__ == "__main__":
+    main()

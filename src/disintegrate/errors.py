@@ -1,0 +1,61 @@
+"""Every exception this package raises on purpose.
+
+    DisintegrateError            exit code 1
+    ├── Misuse                   exit code 2: what the caller gave cannot be used
+    │   ├── InvalidValue         a number, shape or array that is out of range (also a ValueError)
+    │   ├── UnknownName          no network, rule or file of that name (also a LookupError)
+    │   └── NotPermitted         a query that the explainer's capabilities do not allow
+    ├── DamagedFile              a file exists and is not what it should be
+    └── UnwritableOutput         a result could not be stored
+
+Each carries one sentence on what was wrong, what was given, and what to write instead.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class DisintegrateError(Exception):
+    """The root of all exceptions of this package.
+
+    Example:
+        >>> error = DisintegrateError("The steps must be at least 1.", got=0, instead="Use steps=1.")
+        >>> str(error) == "The steps must be at least 1. Got 0. Use steps=1."
+        True
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, problem: str, *, got: object = None, instead: str = "") -> None:
+        self.problem = problem
+        self.got = got
+        self.instead = instead
+        given = "" if got is None else f"Got {got}."
+        super().__init__(" ".join(part for part in (problem, given, instead) if part))
+
+
+class Misuse(DisintegrateError):
+    """What the caller gave cannot be used."""
+
+    exit_code = 2
+
+
+class InvalidValue(Misuse, ValueError):
+    """A number, shape or array is out of its range."""
+
+
+class UnknownName(Misuse, LookupError):
+    """Nothing of that name exists."""
+
+
+class NotPermitted(Misuse):
+    """The explainer's capabilities do not allow the query."""
+
+
+class DamagedFile(DisintegrateError):
+    """A file exists and is not what it should be."""
+
+
+class UnwritableOutput(DisintegrateError):
+    """A result could not be stored."""

@@ -1,0 +1,94 @@
+"""The explanation service that runs in this process: a torch model and a quadrature rule."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from disintegrate.errors import InvalidValue
+from disintegrate.explainers.protocol import Capabilities, Explanation, Request
+from disintegrate.gradients import DEFAULT_MEMORY, integrated_gradients
+from disintegrate.quadrature import rule_named
+
+
+class LocalExplainer:
+    """Integrated Gradients of a torch model, as a service answers them.
+
+    Every request is computed from its own inputs in the model's dtype; nothing is kept between requests.
+
+    Args:
+        model: answers `[n, classes]`; a copy in eval mode is used, the caller's is left as it is.
+        capabilities: the service's rule, and what its callers may set.
+        device: where to compute, such as "cpu" or "cuda".
+        dtype: the service's arithmetic; None for that of the model's parameters.
+        memory: bytes that a tile's activations may take, roughly.
+
+    Raises:
+        UnknownName: the capabilities name no rule of this package.
+        InvalidValue: the device cannot be used.
+
+    Example:
+        >>> import numpy as np
+        >>> explainer = LocalExplainer(nn.Linear(3, 1), Capabilities(rule="riemann_right"))
+        >>> x = np.ones((1, 3), np.float32)
+        >>> answer = explainer.explain(Request(x, 0 * x, np.array([0]), steps=8))
+        >>> bool(np.isclose(answer.attribution.sum(), answer.output - explainer.model.bias.item()))
+        True
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        capabilities: Capabilities,
+        *,
+        device: str = "cpu",
+        dtype: torch.dtype | None = None,
+        memory: int = DEFAULT_MEMORY,
+    ) -> None:
+        self.rule = rule_named(capabilities.rule)
+        self.device = usable_device(device)
+        self.memory = memory
+        self.model = deepcopy(model).eval().requires_grad_(False).to(self.device)
+        self.dtype = dtype or next((p.dtype for p in self.model.parameters()), torch.float32)
+        self._capabilities = replace(capabilities, dtype=capabilities.dtype or str(self.dtype).removeprefix("torch."))
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What a caller may set."""
+        return self._capabilities
+
+    def explain(self, request: Request) -> Explanation:
+        """Answer a batch by equation (1).
+
+        Raises:
+            NotPermitted: steps outside the bounds.
+            InvalidValue: shapes that do not match, NaN, or a target that the model lacks.
+        """
+        self.capabilities.check_steps(request.steps)
+        inputs = torch.tensor(request.inputs, dtype=self.dtype, device=self.device)
+        baselines = torch.tensor(request.baselines, dtype=self.dtype, device=self.device)
+        targets = torch.tensor(request.targets, dtype=torch.long, device=self.device)
+        quadrature = self.rule(request.steps)
+        attribution = integrated_gradients(self.model, inputs, baselines, targets, quadrature, memory=self.memory)
+        with torch.no_grad():
+            output = torch.cat([self.model(part) for part in inputs.split(256)]).gather(1, targets[:, None])[:, 0]
+        return Explanation(np.asarray(output.cpu()), np.asarray(attribution.cpu()))
+
+
+def usable_device(name: str) -> torch.device:
+    """Turn a name into a device that works here.
+
+    Raises:
+        InvalidValue: there is no such device on this machine.
+    """
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0][:100]
+        raise InvalidValue("The device cannot be used here.", got=f"{name!r} ({reason})", instead="Use cpu.") from None
+    return device

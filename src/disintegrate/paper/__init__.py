@@ -1,0 +1,1 @@
+"""The paper, reproduced: its data, networks, experiments and figures."""

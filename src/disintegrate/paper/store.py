@@ -1,0 +1,167 @@
+"""Trained networks on disk: safetensors with the recipe, the accuracy and checksums in JSON beside them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from disintegrate.errors import DamagedFile, UnknownName, UnwritableOutput
+from disintegrate.paper.networks import build
+
+
+class Recipe(BaseModel):
+    """All that a training hangs on, but the data: whoever has both gets the same weights."""
+
+    model_config = ConfigDict(frozen=True)
+
+    network: str
+    epochs: int
+    learning_rate: float
+    batch_size: int = 128
+    training_images: int | None = None
+    seed: int = 0
+
+
+class ModelRecord(BaseModel):
+    """What is known of one trained network; stands beside its weights as JSON."""
+
+    model_config = ConfigDict(frozen=True)
+
+    recipe: Recipe
+    accuracy: float
+    test_images: int
+    losses: tuple[float, ...]
+    data_sha256: str
+    weights_sha256: str
+    versions: dict[str, str]
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedNetwork:
+    """A network in eval mode with the record of its training."""
+
+    model: nn.Module
+    record: ModelRecord
+
+
+def digest(recipe: Recipe, data_sha256: str) -> str:
+    """Name under which a recipe on given data is found again."""
+    text = recipe.model_dump_json() + data_sha256
+    return f"{recipe.network}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def weights_sha256(model: nn.Module) -> str:
+    """Checksum of a network's weights and buffers."""
+    return hashlib.sha256(save(_tensors(model))).hexdigest()
+
+
+def load_weights(path: Path, network: str) -> nn.Module:
+    """Read weights into a named network.
+
+    Raises:
+        UnknownName: the file does not exist.
+        DamagedFile: the file is not safetensors, or its tensors are not those of the network.
+    """
+    model = build(network)
+    tensors = read_tensors(path)
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in tensors.items()}
+    if found != expected:
+        odd = sorted(set(found.items()) ^ set(expected.items()))[0]
+        raise DamagedFile(
+            f"The weights in {path} do not fit {network}.",
+            got=f"{odd[0]} with shape {odd[1]} on one side only",
+            instead=f"Give weights that were saved from {network}.",
+        )
+    model.load_state_dict(tensors)
+    return model.eval()
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        UnknownName: the file does not exist.
+        DamagedFile: the file is not safetensors.
+    """
+    if not path.is_file():
+        raise UnknownName("There is no such file of weights.", got=path, instead="Give a .safetensors file.")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise DamagedFile(
+            f"{path} is not a safetensors file.", got=str(error), instead="Give a .safetensors file; pickles are refused."
+        ) from None
+
+
+def load_trained(folder: Path, key: str) -> TrainedNetwork | None:
+    """Find a trained network by its key; None where it was never trained to the end.
+
+    Raises:
+        DamagedFile: it is there, and its record or its weights are not what was stored.
+    """
+    record_path, weights_path = folder / f"{key}.json", folder / f"{key}.safetensors"
+    if not record_path.is_file():
+        return None
+    try:
+        record = ModelRecord.model_validate_json(record_path.read_text())
+    except ValidationError as error:
+        raise DamagedFile(
+            f"The record {record_path} cannot be read.", got=f"{error.error_count()} errors", instead="Delete it to train again."
+        ) from None
+    model = load_weights(weights_path, record.recipe.network)
+    if weights_sha256(model) != record.weights_sha256:
+        raise DamagedFile(
+            f"The weights {weights_path} are not those of their record.",
+            got="another checksum",
+            instead="Delete both files to train again.",
+        )
+    return TrainedNetwork(model, record)
+
+
+def store_trained(folder: Path, key: str, trained: TrainedNetwork) -> None:
+    """Write weights first and the record last, so that a record always has its weights."""
+    write_atomically(folder / f"{key}.safetensors", save(_tensors(trained.model)))
+    write_atomically(folder / f"{key}.json", (trained.record.model_dump_json(indent=2) + "\n").encode())
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file that, after a kill at any moment, is either whole or not there.
+
+    Raises:
+        UnwritableOutput: the folder or the file cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise UnwritableOutput(
+            f"{path} cannot be written.", got=error.strerror, instead="Give an output folder that you may write to."
+        ) from None
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in model.state_dict().items()}
+
+
+def versions() -> dict[str, str]:
+    """Versions that a number may hang on."""
+    import platform
+    from importlib.metadata import version
+
+    packages = {name: version(name) for name in ("disintegrate", "numpy", "safetensors")}
+    return {"python": platform.python_version(), "torch": str(torch.__version__), **packages}

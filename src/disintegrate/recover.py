@@ -1,0 +1,138 @@
+"""The one query loop: it executes any plan and sums the answers to the gradient."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Float64, Int
+
+from disintegrate.errors import InvalidValue, NotPermitted
+from disintegrate.explainers.protocol import Capabilities, Explainer, Request
+from disintegrate.plan import Plan, Query
+
+
+@dataclass(frozen=True, eq=False)
+class Recovery:
+    """What a plan got out of a service.
+
+    Attributes:
+        gradient: the recovered gradient; 0 where it was not observed.
+        observed: coordinates that some query moved; elsewhere the answer is 0 whatever the gradient is.
+        plan: the plan that was executed.
+        queries: queries spent, over all inputs.
+        magnitude: for each input, the sum over the queries of the norms of what was added up; against the
+            norm of the gradient it says how many digits cancelled.
+    """
+
+    gradient: Float64[np.ndarray, "n *shape"]
+    observed: Bool[np.ndarray, "n *shape"]
+    plan: Plan
+    queries: int
+    magnitude: Float64[np.ndarray, " n"]
+
+    @property
+    def cancelled_digits(self) -> Float64[np.ndarray, " n"]:
+        """Decimal digits that the subtraction cost, for each input: log10 of magnitude over norm.
+
+        Infinite where nothing was left.
+        """
+        norm = np.linalg.norm(self.gradient.reshape(len(self.gradient), -1), axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.log10(self.magnitude / norm)
+
+
+def recover(
+    explainer: Explainer,
+    inputs: Float[np.ndarray, "n *shape"],
+    targets: Int[np.ndarray, " n"],
+    plan: Plan,
+    *,
+    baselines: Float[np.ndarray, "n *shape"] | None = None,
+) -> Recovery:
+    """Ask a service the queries of a plan and sum its answers: `sum_k c_k (e_k - s_k) IG_k / (x_k - b_k)`.
+
+    Each answer is divided by the very difference that was sent, rounding included, so that equation (1)
+    holds for it exactly; sums are float64.
+
+    Args:
+        explainer: the service.
+        inputs: points whose gradients are wanted.
+        targets: the outputs to explain.
+        plan: the queries and their coefficients.
+        baselines: where the rays begin; None for zero.
+
+    Raises:
+        NotPermitted: the plan needs what the service does not allow; nothing was asked then.
+        InvalidValue: shapes that do not match, or NaN.
+
+    Example:
+        >>> from torch import nn
+        >>> from disintegrate.closed_form import step_count
+        >>> from disintegrate.explainers import LocalExplainer
+        >>> explainer = LocalExplainer(nn.Linear(3, 1), Capabilities(rule="riemann_right"))
+        >>> recovery = recover(explainer, np.ones((1, 3)), np.array([0]), step_count(50))
+        >>> bool(np.allclose(recovery.gradient, explainer.model.weight.numpy(), atol=1e-4))
+        True
+    """
+    dtype = np.dtype(explainer.capabilities.dtype or inputs.dtype)
+    start = np.zeros_like(inputs) if baselines is None else baselines
+    _check(explainer.capabilities, plan, inputs, targets, start)
+    gradient = np.zeros(inputs.shape)
+    observed = np.zeros(inputs.shape, bool)
+    magnitude = np.zeros(len(inputs))
+    for term in plan:
+        request = request_of(term.query, inputs, start, targets, dtype)
+        answer = explainer.explain(request)
+        moved = request.inputs.astype(np.float64) - request.baselines
+        seen = moved != 0
+        integral = np.divide(answer.attribution, moved, out=np.zeros(inputs.shape), where=seen)
+        part = term.coefficient * term.query.length * integral
+        gradient += part
+        observed |= seen
+        magnitude += np.linalg.norm(part.reshape(len(part), -1), axis=1)
+    return Recovery(gradient, observed, plan, len(plan) * len(inputs), magnitude)
+
+
+def request_of(
+    query: Query,
+    inputs: Float[np.ndarray, "n *shape"],
+    baselines: Float[np.ndarray, "n *shape"],
+    targets: Int[np.ndarray, " n"],
+    dtype: np.dtype[np.floating],
+) -> Request:
+    """The request that goes out for a query, its points rounded to the dtype in which they are sent."""
+
+    def point(position: float) -> Float[np.ndarray, "n *shape"]:
+        # The two ends are sent as they are: b + (x - b) may differ from x in its last digit.
+        if position in (0, 1):
+            return (inputs if position else baselines).astype(dtype)
+        wide = baselines.astype(np.float64)
+        return (wide + position * (inputs - wide)).astype(dtype)
+
+    return Request(point(query.stop), point(query.start), targets, query.steps)
+
+
+def _check(
+    capabilities: Capabilities,
+    plan: Plan,
+    inputs: Float[np.ndarray, "..."],
+    targets: Int[np.ndarray, "..."],
+    baselines: Float[np.ndarray, "..."],
+) -> None:
+    for term in plan:
+        capabilities.check_steps(term.query.steps)
+        if term.query.start != 0 and not capabilities.baseline:
+            raise NotPermitted(
+                "The service does not allow a baseline of the caller's.",
+                got=f"a query from {term.query.start}",
+                instead="Use a plan whose queries all start at 0.",
+            )
+    if targets.shape != inputs.shape[:1] or baselines.shape != inputs.shape or inputs.ndim < 2 or len(inputs) == 0:
+        raise InvalidValue(
+            "Inputs need a batch dimension, one target each and baselines of their shape.",
+            got=f"inputs {inputs.shape}, targets {targets.shape}, baselines {baselines.shape}",
+            instead="Give inputs of shape [n, ...], n targets, and baselines like the inputs.",
+        )
+    if not (np.isfinite(inputs).all() and np.isfinite(baselines).all()):
+        raise InvalidValue("Inputs and baselines must be finite.", got="NaN or infinity", instead="Give numbers.")
