@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 from rich.table import Table
+from rich.text import Text
 
 from disintegrate.errors import DisintegrateError
 
@@ -36,13 +38,18 @@ def root() -> None:
 
 @app.command()
 def reproduce(
-    quick: Annotated[bool, typer.Option("--quick", help="Three networks, short trainings, few images: under 3 minutes.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Three networks, short trainings, few images: under 3 minutes.")
+    ] = False,
     images: Annotated[int | None, typer.Option(help="Test images per cell. [default: 10000; quick: 200]")] = None,
     models: Annotated[
-        str | None, typer.Option(help="Networks, separated by commas, such as TwoLayerNet,ResNet18. [default: all; quick: three]")
+        str | None,
+        typer.Option(help="Networks, separated by commas, such as TwoLayerNet,ResNet18. [default: all; quick: three]"),
     ] = None,
     seeds: Annotated[int, typer.Option(help="Trainings of each network, so that a cell has a spread.")] = 1,
-    data: Annotated[Path | None, typer.Option(help="Folder with the four IDX files of MNIST. [default: the shipped ones]")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with the four IDX files of MNIST. [default: the shipped ones]")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder for models, records and the page.")] = Path("reproduction"),
     device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, ...")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print the records as JSON instead of tables.")] = False,
@@ -72,11 +79,8 @@ def main() -> None:
     try:
         app()
     except DisintegrateError as error:
-        errors.print(f"[bold red]Error:[/] {error}", highlight=False, soft_wrap=True)
+        errors.print(Text.assemble(("Error: ", "bold red"), str(error)), soft_wrap=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        errors.print("Stopped. What was finished is kept; the same command goes on from there.")
-        sys.exit(130)
 
 
 class _Bar:
@@ -98,9 +102,19 @@ class _Bars:
 
 @contextmanager
 def _bars() -> Iterator[_Bars]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
-    with RichProgress(*columns, console=errors) as progress:
-        yield _Bars(progress)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    try:
+        with RichProgress(*columns, console=errors) as progress:
+            yield _Bars(progress)
+    except KeyboardInterrupt:
+        errors.print("Stopped. What was finished is kept; the same command goes on from there.")
+        raise typer.Exit(130) from None
 
 
 def _print_tables(done: Reproduction) -> None:
@@ -110,18 +124,21 @@ def _print_tables(done: Reproduction) -> None:
     console = Console()
     cells = [record for record in done.records if isinstance(record, Cell)]
     for name, title in TABLE_TITLES.items():
-        table = Table("network", "plan", "paper", "mean", "std", "median", "90 %", "> 0.1", "images", title=title, title_justify="left")
+        ours = name == "one_query"
+        columns = ("plan" if ours else "paper", "mean", "median", "90 %", "> 0.1")
+        table = Table("network", *columns, title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+        for column in table.columns:
+            column.no_wrap = column.header != "plan"
         for cell in (cell for cell in cells if cell.table == name):
-            measured = cell.measured
-            table.add_row(
-                cell.provenance.network, cell.title, number(cell.claimed.mean if cell.claimed else None),
-                number(measured.mean), number(measured.standard_deviation), number(measured.median),
-                number(measured.percentile_90), f"{measured.share_above_0_1:.2%}", str(measured.images),
-            )  # fmt: skip
+            found = cell.measured
+            told = cell.title if ours else number(cell.claimed.mean if cell.claimed else None)
+            figures = [number(figure) for figure in (found.mean, found.median, found.percentile_90)]
+            table.add_row(cell.provenance.network, told, *figures, f"{found.share_above_0_1:.1%}")
         if table.row_count:
             console.print(table)
+    print(f"Distances between true and recovered gradients; {done.run.images} test images.")
     if done.run.quick:
-        console.print("This is the quick run: short trainings and few images. Quote the full run's figures.")
+        print("This is the quick run: short trainings and few images. Quote the full run's figures.")
 
 
 if __name__ == "__main__":

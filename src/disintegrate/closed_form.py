@@ -35,7 +35,11 @@ def shared_piece(alpha: float, steps: int) -> Plan:
         True
     """
     if not 0 < alpha < 1:
-        raise InvalidValue("The alpha of equation (3) must lie between 0 and 1.", got=alpha, instead="Use 0.98 as the paper does.")
+        raise InvalidValue(
+            "The alpha of equation (3) must lie between 0 and 1.",
+            got=alpha,
+            instead="Use 0.98 as the paper does.",
+        )
     coefficient = 1 / (1 - alpha)
     return Plan([(coefficient, Query(0, 1, steps)), (-coefficient, Query(0, alpha, steps))])
 
@@ -102,7 +106,9 @@ def baseline_window(width: float, steps: int, *, centred: bool = False) -> Plan:
         True
     """
     if not 0 < width < float("inf"):
-        raise InvalidValue("The width of a baseline window must be positive.", got=width, instead="Use 1e-3, for example.")
+        raise InvalidValue(
+            "The width of a baseline window must be positive.", got=width, instead="Use 1e-3, for example."
+        )
     stop = 1 + width if centred else 1.0
     query = Query(1 - width, stop, steps)
     return Plan([(1 / query.length, query)])

@@ -118,7 +118,9 @@ def rows_within(model: nn.Module, inputs: Float[Tensor, "n *shape"], memory: int
     return max(1, memory // (MEMORY_PER_ACTIVATION * sum(sizes)))
 
 
-def _gradient(model: nn.Module, inputs: Float[Tensor, "n *shape"], targets: Int[Tensor, " n"]) -> Float[Tensor, "n *shape"]:
+def _gradient(
+    model: nn.Module, inputs: Float[Tensor, "n *shape"], targets: Int[Tensor, " n"]
+) -> Float[Tensor, "n *shape"]:
     with torch.enable_grad():
         leaf = inputs.detach().requires_grad_()
         chosen = model(leaf).gather(1, targets[:, None])
@@ -126,7 +128,9 @@ def _gradient(model: nn.Module, inputs: Float[Tensor, "n *shape"], targets: Int[
     return gradient
 
 
-def _tiles(images: int, steps: int, rows: int, device: torch.device) -> Iterator[tuple[Int[Tensor, " r"], Int[Tensor, " r"]]]:
+def _tiles(
+    images: int, steps: int, rows: int, device: torch.device
+) -> Iterator[tuple[Int[Tensor, " r"], Int[Tensor, " r"]]]:
     """Pairs (image, step) in order, so many at a time."""
     for first in range(0, images * steps, rows):
         flat = torch.arange(first, min(first + rows, images * steps), device=device)
@@ -154,9 +158,10 @@ def _check(model: nn.Module, inputs: Float[Tensor, "n *shape"], targets: Int[Ten
         ) from None
     if outputs.ndim != 2:
         raise InvalidValue(
-            "The model must answer one row of outputs for each input.", got=f"shape {tuple(outputs.shape)} for one input",
+            "The model must answer one row of outputs for each input.",
+            got=f"shape {tuple(outputs.shape)} for one input",
             instead="Wrap it so that it answers [n, classes].",
-        )  # fmt: skip
+        )
     if targets.min() < 0 or targets.max() >= outputs.shape[1]:
         raise InvalidValue(
             "A target is not an output of the model.",

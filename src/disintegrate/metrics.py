@@ -27,7 +27,11 @@ def distance(a: Float[np.ndarray, "n *shape"], b: Float[np.ndarray, "n *shape"])
         True
     """
     if a.shape != b.shape:
-        raise InvalidValue("Only vectors of one shape have a distance.", got=f"{a.shape} and {b.shape}", instead="Give equal shapes.")
+        raise InvalidValue(
+            "Only vectors of one shape have a distance.",
+            got=f"{a.shape} and {b.shape}",
+            instead="Give equal shapes.",
+        )
     first, second = (vectors.reshape(len(vectors), -1).astype(np.float64) for vectors in (a, b))
     norms = [np.linalg.norm(vectors, axis=1, keepdims=True) for vectors in (first, second)]
     safe = [np.where(norm > 0, norm, 1) for norm in norms]
@@ -60,7 +64,11 @@ def summarise(distances: Float[np.ndarray, " n"]) -> DistanceSummary:
         True
     """
     if distances.size == 0 or np.isnan(distances).any():
-        raise InvalidValue("A summary needs distances that are numbers.", got=f"{distances.size} with NaN", instead="Give some.")
+        raise InvalidValue(
+            "A summary needs distances that are numbers.",
+            got=f"{distances.size} with NaN",
+            instead="Give some.",
+        )
     return DistanceSummary(
         mean=float(distances.mean()),
         standard_deviation=float(distances.std()),

@@ -35,7 +35,9 @@ class Query:
             )
         if isinstance(self.steps, bool) or self.steps != int(self.steps) or self.steps < 1:
             raise InvalidValue(
-                "The steps of a query must be a whole number of at least 1.", got=self.steps, instead="Use steps=1 or more."
+                "The steps of a query must be a whole number of at least 1.",
+                got=self.steps,
+                instead="Use steps=1 or more.",
             )
 
     @property
@@ -76,9 +78,15 @@ class Plan:
     def __init__(self, terms: Iterable[Term | tuple[float, Query]]) -> None:
         listed = tuple(term if isinstance(term, Term) else Term(float(term[0]), term[1]) for term in terms)
         if not listed:
-            raise InvalidValue("A plan needs at least one query.", got="none", instead="Use Plan([(1, Query(0, 1, steps))]).")
+            raise InvalidValue(
+                "A plan needs at least one query.", got="none", instead="Use Plan([(1, Query(0, 1, steps))])."
+            )
         if not all(math.isfinite(term.coefficient) for term in listed):
-            raise InvalidValue("The coefficients of a plan must be finite.", got=[t.coefficient for t in listed], instead="Give numbers.")
+            raise InvalidValue(
+                "The coefficients of a plan must be finite.",
+                got=[t.coefficient for t in listed],
+                instead="Give numbers.",
+            )
         object.__setattr__(self, "terms", listed)
 
     def __iter__(self) -> Iterator[Term]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
+@runtime_checkable
 class Task(Protocol):
     """One bar: work of a known size, under way."""
 
@@ -12,6 +13,7 @@ class Task(Protocol):
         """Say that `amount` more units of the work are done."""
 
 
+@runtime_checkable
 class Progress(Protocol):
     """Something that shows bars."""
 

@@ -99,7 +99,9 @@ def trapezoid(steps: int) -> Quadrature:
     """
     if steps == 1:
         raise InvalidValue(
-            "The trapezoid rule needs both ends of the ray.", got="steps=1", instead="Use steps=2, or riemann_right."
+            "The trapezoid rule needs both ends of the ray.",
+            got="steps=1",
+            instead="Use steps=2, or riemann_right.",
         )
     steps = _checked(steps, "trapezoid", "Use steps=2 for the two ends of the ray.")
     weights = np.full(steps, 1 / (steps - 1))
@@ -137,7 +139,9 @@ def rule_named(name: str) -> Rule:
         UnknownName: for a name that is not in `RULES`.
     """
     if name not in RULES:
-        raise UnknownName("There is no such quadrature rule.", got=repr(name), instead=f"Choose from {', '.join(RULES)}.")
+        raise UnknownName(
+            "There is no such quadrature rule.", got=repr(name), instead=f"Choose from {', '.join(RULES)}."
+        )
     return RULES[name]
 
 

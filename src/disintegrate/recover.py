@@ -39,7 +39,8 @@ class Recovery:
         """
         norm = np.linalg.norm(self.gradient.reshape(len(self.gradient), -1), axis=1)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.log10(self.magnitude / norm)
+            digits: Float64[np.ndarray, " n"] = np.log10(self.magnitude / norm)
+        return digits
 
 
 def recover(

@@ -1,15 +1,5 @@
 """Explanation services behind one protocol: `Explainer`."""
 
-from disintegrate.explainers.local import LocalExplainer
-from disintegrate.explainers.protocol import Capabilities, Explainer, Explanation, Request
-from disintegrate.explainers.wrappers import Recording, Remembering
+import lazy_loader
 
-__all__ = [
-    "Capabilities",
-    "Explainer",
-    "Explanation",
-    "LocalExplainer",
-    "Recording",
-    "Remembering",
-    "Request",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -38,7 +38,9 @@ class Capabilities:
         if not self.fewest_steps <= steps <= self.most_steps:
             allowed = f"{self.fewest_steps} to {self.most_steps}"
             raise NotPermitted(
-                "The service does not allow this number of steps.", got=steps, instead=f"Use a plan with steps in {allowed}."
+                "The service does not allow this number of steps.",
+                got=steps,
+                instead=f"Use a plan with steps in {allowed}.",
             )
 
 
@@ -60,6 +62,7 @@ class Explanation:
     attribution: Float[np.ndarray, "n *shape"]
 
 
+@runtime_checkable
 class Explainer(Protocol):
     """A service that explains: local or remote, or another one with something around it."""
 

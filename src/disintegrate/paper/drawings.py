@@ -68,7 +68,11 @@ def figure_4(trained: Mapping[str, TrainedNetwork], digits: Digits, device: str)
                 "recovered": _image(recovery.gradient),
             }
         )
-    return Drawing(figure="4", caption="Experiments A, B and C on the first test image, one row each.", data={"rows": rows})
+    return Drawing(
+        figure="4",
+        caption="Experiments A, B and C on the first test image, one row each.",
+        data={"rows": rows},
+    )
 
 
 def figure_5(trained: Mapping[str, TrainedNetwork], digits: Digits, device: str, images: int = 100) -> Drawing:
@@ -76,15 +80,18 @@ def figure_5(trained: Mapping[str, TrainedNetwork], digits: Digits, device: str,
     some = digits.first(images)
     data = {}
     for network, one in trained.items():
-        for output, model in (("logit", one.model), ("probability", nn.Sequential(one.model, nn.Softmax(dim=1)))):
+        for output, model in (
+            ("logit", one.model),
+            ("probability", nn.Sequential(one.model, nn.Softmax(dim=1))),
+        ):
             explainer = LocalExplainer(model, SERVICE, device=device)
             norms = _norms_along_ray(explainer, some)
             quantiles = np.percentile(norms, (10, 50, 90), axis=1)
             data[f"{network}, {output}"] = [[float(f"{v:.4g}") for v in row] for row in quantiles]
     return Drawing(
         figure="5",
-        caption=f"Norm of the gradient at (i/50) x over {len(some)} images: median, 10th and 90th percentile. The paper "
-        "shows ResNet18's falling by 1e-10 from near i = 10 to i = 50.",
+        caption=f"Norm of the gradient at (i/50) x over {len(some)} images: median, 10th and 90th percentile. The "
+        "paper shows ResNet18's falling by 1e-10 from near i = 10 to i = 50.",
         data=data,
     )
 
@@ -103,8 +110,8 @@ def figure_a1() -> Drawing:
         regions.append({"pattern": list(pattern), "inside": inside.tolist(), "gradient": gradient.tolist()})
     return Drawing(
         figure="A.1",
-        caption="Example A.2.1: f = w1 max(A1 x, 0) + w2 max(A2 x, 0) without biases. Two planes through the origin, four "
-        "linear regions, each with its constant gradient.",
+        caption="Example A.2.1: f = w1 max(A1 x, 0) + w2 max(A2 x, 0) without biases. Two planes through the origin, "
+        "four linear regions, each with its constant gradient.",
         data={"normals": [list(row) for row in HIDDEN_WEIGHTS], "regions": regions},
     )
 
@@ -121,8 +128,8 @@ def figure_digits(measured: Mapping[str, Arrays]) -> Drawing:
                 ]
     return Drawing(
         figure="digits",
-        caption=f"Distance against the decimal digits that cancel in the plan's sum (first {POINTS_PER_CELL} images of each "
-        "cell). Rounding lies on the line float32 epsilon x 10^digits; what lies far above it is no cancellation but "
+        caption=f"Distance against the decimal digits that cancel in the plan's sum (first {POINTS_PER_CELL} images of "
+        "each cell). Rounding lies on the line 2^-24 x 10^digits; what lies far above it is no cancellation but "
         "a kink, a tie or quadrature.",
         data=data,
     )

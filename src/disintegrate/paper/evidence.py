@@ -167,7 +167,9 @@ def gather(
         for evidence in _under(name, CONDITIONS[name], own, trained, digits, units, device, progress)
     ]
     if "shared_piece" in own:
-        finer = Condition("float32 as served, but 500 steps in both queries: nearer to the integral of theorem 3.3", _served)
+        finer = Condition(
+            "float32 as served, but 500 steps in both queries: nearer to the integral of theorem 3.3", _served
+        )
         fine = {"shared_piece_fine": own["shared_piece"]}
         found += _under("steps_500", finer, fine, trained, digits.first(100), units, device, progress)
     return found
@@ -190,8 +192,20 @@ def gather_trainings(
     for epochs in OTHER_EPOCHS.get(recipe.network, ()):
         other: Recipe = recipe.model_copy(update={"epochs": epochs})
         again = train(other, training, test, models, device=device, progress=progress)
-        condition = Condition(f"float32 as served, but trained for {epochs} epochs (test accuracy {again.record.accuracy:.2%})", _served)
-        found += _under(f"epochs_{epochs}", condition, _own_methods(recipe.network), again, digits, units, device, progress)
+        condition = Condition(
+            f"float32 as served, but trained for {epochs} epochs (test accuracy {again.record.accuracy:.2%})",
+            _served,
+        )
+        found += _under(
+            f"epochs_{epochs}",
+            condition,
+            _own_methods(recipe.network),
+            again,
+            digits,
+            units,
+            device,
+            progress,
+        )
     return found
 
 

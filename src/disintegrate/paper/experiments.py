@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from disintegrate.closed_form import baseline_window, bias_free, shared_piece, single_step, step_count
-from disintegrate.explainers import Capabilities, Explainer, LocalExplainer, Remembering, Request
+from disintegrate.explainers import Explainer, LocalExplainer, Remembering, Request
 from disintegrate.gradients import vanilla_gradient
 from disintegrate.metrics import distance, summarise
 from disintegrate.paper.mnist import Digits

@@ -7,8 +7,8 @@ from io import StringIO
 from typing import Any
 
 import matplotlib as mpl
-from cycler import cycler
 import numpy as np
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -106,9 +106,25 @@ def _cancellation(data: dict[str, Any]) -> Figure:
         finite = np.isfinite(digits)
         shown = np.maximum(np.array(error)[finite], 1e-9)
         largest = max(largest, float(np.max(np.array(digits)[finite], initial=0.0)))
-        axes.scatter(np.array(digits)[finite], shown, s=7, marker=markers[index % 8], alpha=0.5, linewidths=0, label=name, rasterized=True)
+        axes.scatter(
+            np.array(digits)[finite],
+            shown,
+            s=7,
+            marker=markers[index % 8],
+            alpha=0.5,
+            linewidths=0,
+            label=name,
+            rasterized=True,
+        )
     line = np.linspace(0, max(largest, 1.0), 50)
-    axes.plot(line, FLOAT32_EPSILON * 10**line, color="black", linewidth=1, linestyle="--", label="rounding: 2^-24 x 10^digits")
+    axes.plot(
+        line,
+        FLOAT32_EPSILON * 10**line,
+        color="black",
+        linewidth=1,
+        linestyle="--",
+        label="rounding: 2^-24 x 10^digits",
+    )
     axes.set(
         yscale="log", xlabel="decimal digits that cancel in the plan's sum", ylabel="distance to the vanilla gradient",
         ylim=(3e-9, 3),

@@ -128,7 +128,9 @@ def read_idx(path: Path, *, dimensions: int) -> UInt8[np.ndarray, "..."]:
             raise _damaged(path, "its gzip stream is broken", str(error)) from None
     magic = bytes((0, 0, 8, dimensions))
     if raw[:4] != magic:
-        raise _damaged(path, f"an IDX file of bytes in {dimensions} dimensions starts with {magic.hex()}", raw[:4].hex())
+        raise _damaged(
+            path, f"an IDX file of bytes in {dimensions} dimensions starts with {magic.hex()}", raw[:4].hex()
+        )
     header = 4 + 4 * dimensions
     if len(raw) < header:
         raise _damaged(path, "its header is short", f"{len(raw)} bytes")
@@ -151,7 +153,9 @@ def _find(stem: str, folder: Path | None) -> Path:
         if (where / name).is_file():
             return where / name
     raise UnknownName(
-        f"The data folder has no {stem}.gz (nor {stem}).", got=where, instead="Give a folder with all four IDX files of MNIST."
+        f"The data folder has no {stem}.gz (nor {stem}).",
+        got=where,
+        instead="Give a folder with all four IDX files of MNIST.",
     )
 
 

@@ -124,7 +124,11 @@ class Run(_Record):
 
 Record = Cell | Evidence | Drawing
 RecordType = TypeVar("RecordType", bound=BaseModel)
-KINDS: dict[str, type[Cell] | type[Evidence] | type[Drawing]] = {"cell": Cell, "evidence": Evidence, "drawing": Drawing}
+KINDS: dict[str, type[Cell] | type[Evidence] | type[Drawing]] = {
+    "cell": Cell,
+    "evidence": Evidence,
+    "drawing": Drawing,
+}
 
 
 def store(folder: Path, record: Record | Run) -> None:
@@ -167,7 +171,9 @@ def _read(path: Path, model: type[RecordType]) -> RecordType:
     try:
         return model.model_validate(_parsed(path))
     except ValidationError as error:
-        raise DamagedFile(f"{path} cannot be read.", got=f"{error.error_count()} errors", instead="Run reproduce again.") from None
+        raise DamagedFile(
+            f"{path} cannot be read.", got=f"{error.error_count()} errors", instead="Run reproduce again."
+        ) from None
 
 
 def _parsed(path: Path) -> dict[str, Any]:

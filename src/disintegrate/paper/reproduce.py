@@ -11,8 +11,7 @@ from pathlib import Path
 import torch
 
 from disintegrate.errors import InvalidValue, UnknownName
-from disintegrate.explainers import Capabilities, LocalExplainer
-from disintegrate.explainers.local import usable_device
+from disintegrate.explainers import Capabilities, LocalExplainer, usable_device
 from disintegrate.paper import drawings, evidence, mnist
 from disintegrate.paper.experiments import cells, measure, methods_for
 from disintegrate.paper.networks import NETWORKS
@@ -51,10 +50,16 @@ class Options:
     def __post_init__(self) -> None:
         for name, value in (("images", self.images), ("seeds", self.seeds)):
             if value is not None and value < 1:
-                raise InvalidValue(f"The number of {name} must be at least 1.", got=value, instead=f"Use --{name} 1 or more.")
+                raise InvalidValue(
+                    f"The number of {name} must be at least 1.", got=value, instead=f"Use --{name} 1 or more."
+                )
         for network in self.networks or ():
             if network not in NETWORKS:
-                raise UnknownName("There is no such network.", got=repr(network), instead=f"Choose from {', '.join(NETWORKS)}.")
+                raise UnknownName(
+                    "There is no such network.",
+                    got=repr(network),
+                    instead=f"Choose from {', '.join(NETWORKS)}.",
+                )
 
     @property
     def chosen_networks(self) -> tuple[str, ...]:
@@ -114,7 +119,14 @@ def reproduce(options: Options, progress: Progress = SILENT) -> Reproduction:
         records += evidence.gather(one, some, units, device=options.device, progress=progress)
         if not options.quick:
             records += evidence.gather_trainings(
-                one, training, test, digits.first(500), units, models, device=options.device, progress=progress
+                one,
+                training,
+                test,
+                digits.first(500),
+                units,
+                models,
+                device=options.device,
+                progress=progress,
             )
     records += _drawings(first, first_seed, digits, options.device)
     for record in records:
@@ -137,7 +149,9 @@ def reproduce(options: Options, progress: Progress = SILENT) -> Reproduction:
     return Reproduction(run, tuple(records), options.out)
 
 
-def _drawings(trained: dict[str, TrainedNetwork], measured: dict[str, Arrays], digits: mnist.Digits, device: str) -> list[Record]:
+def _drawings(
+    trained: dict[str, TrainedNetwork], measured: dict[str, Arrays], digits: mnist.Digits, device: str
+) -> list[Record]:
     shown = trained.get("LeNet") or next(iter(trained.values()))
     return [
         drawings.figure_1(shown, digits, device),

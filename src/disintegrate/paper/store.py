@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -99,7 +101,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except SafetensorError as error:
         raise DamagedFile(
-            f"{path} is not a safetensors file.", got=str(error), instead="Give a .safetensors file; pickles are refused."
+            f"{path} is not a safetensors file.",
+            got=str(error),
+            instead="Give a .safetensors file; pickles are refused.",
         ) from None
 
 
@@ -116,7 +120,9 @@ def load_trained(folder: Path, key: str) -> TrainedNetwork | None:
         record = ModelRecord.model_validate_json(record_path.read_text())
     except ValidationError as error:
         raise DamagedFile(
-            f"The record {record_path} cannot be read.", got=f"{error.error_count()} errors", instead="Delete it to train again."
+            f"The record {record_path} cannot be read.",
+            got=f"{error.error_count()} errors",
+            instead="Delete it to train again.",
         ) from None
     model = load_weights(weights_path, record.recipe.network)
     if weights_sha256(model) != record.weights_sha256:
@@ -150,7 +156,9 @@ def write_atomically(path: Path, content: bytes) -> None:
         partial.replace(path)
     except OSError as error:
         raise UnwritableOutput(
-            f"{path} cannot be written.", got=error.strerror, instead="Give an output folder that you may write to."
+            f"{path} cannot be written.",
+            got=error.strerror,
+            instead="Give an output folder that you may write to.",
         ) from None
 
 
@@ -160,8 +168,5 @@ def _tensors(model: nn.Module) -> dict[str, Tensor]:
 
 def versions() -> dict[str, str]:
     """Versions that a number may hang on."""
-    import platform
-    from importlib.metadata import version
-
     packages = {name: version(name) for name in ("disintegrate", "numpy", "safetensors")}
     return {"python": platform.python_version(), "torch": str(torch.__version__), **packages}

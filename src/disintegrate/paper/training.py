@@ -45,7 +45,13 @@ def recipe(network: str, *, seed: int = 0, quick: bool = False) -> Recipe:
 
 
 def train(
-    recipe: Recipe, training: Digits, test: Digits, folder: Path, *, device: str = "cpu", progress: Progress = SILENT
+    recipe: Recipe,
+    training: Digits,
+    test: Digits,
+    folder: Path,
+    *,
+    device: str = "cpu",
+    progress: Progress = SILENT,
 ) -> TrainedNetwork:
     """Train a network, or find it again where this recipe was trained on this data before.
 
@@ -87,7 +93,7 @@ def train(
                 group["lr"] = recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
             loss = nn.functional.cross_entropy(model(images[chosen]), labels[chosen])
             optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             total += loss.item() * len(chosen)
             bar.advance(1, f"loss {loss.item():.4f}")
@@ -142,5 +148,7 @@ def _restore(path: Path, model: nn.Module, optimizer: torch.optim.Adam) -> tuple
         return tensors["losses"].tolist(), tensors["seconds"].item()
     except (KeyError, RuntimeError) as error:
         raise DamagedFile(
-            f"{path} is not an unfinished training of this network.", got=str(error)[:80], instead="Delete it to start over."
+            f"{path} is not an unfinished training of this network.",
+            got=str(error)[:80],
+            instead="Delete it to start over.",
         ) from None

@@ -44,7 +44,9 @@ class Units:
             try:
                 stored = load_file(path)
             except SafetensorError as error:
-                raise DamagedFile(f"The unit {path} cannot be read.", got=error, instead="Delete it to compute it again.") from None
+                raise DamagedFile(
+                    f"The unit {path} cannot be read.", got=error, instead="Delete it to compute it again."
+                ) from None
             self.seconds += float(stored["seconds"])
             return stored
         self._log("started", key)
@@ -63,5 +65,7 @@ class Units:
                 log.write(json.dumps({"event": event, "unit": key, "time": time.time()}) + "\n")
         except OSError as error:
             raise UnwritableOutput(
-                f"{self.folder} cannot be written.", got=error.strerror, instead="Give an output folder that you may write to."
+                f"{self.folder} cannot be written.",
+                got=error.strerror,
+                instead="Give an output folder that you may write to.",
             ) from None

@@ -24,7 +24,11 @@ TABLE_TITLES = {
 def render(run: Run, records: Sequence[Record]) -> str:
     """Draw the page of a reproduction from its records alone."""
     environment = Environment(
-        loader=PackageLoader("disintegrate.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("disintegrate.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters["figure"] = number
     found = [record for record in records if isinstance(record, Cell)]

@@ -1,0 +1,66 @@
+from .closed_form import baseline_window, bias_free, shared_piece, single_step, single_step_beyond, step_count
+from .errors import DamagedFile, DisintegrateError, InvalidValue, Misuse, NotPermitted, UnknownName, UnwritableOutput
+from .explainers import Capabilities, Explainer, Explanation, LocalExplainer, Recording, Remembering, Request
+from .gradients import integrated_gradients, vanilla_gradient
+from .measure import Exactness, Measure
+from .metrics import DistanceSummary, distance, summarise
+from .plan import Cost, Plan, Query, Term
+from .quadrature import (
+    RULES,
+    Quadrature,
+    Rule,
+    gauss_legendre,
+    midpoint,
+    riemann_left,
+    riemann_right,
+    rule_named,
+    trapezoid,
+)
+from .recover import Recovery, recover
+
+__all__ = [
+    "RULES",
+    "Capabilities",
+    "Cost",
+    "DamagedFile",
+    "DisintegrateError",
+    "DistanceSummary",
+    "Exactness",
+    "Explainer",
+    "Explanation",
+    "InvalidValue",
+    "LocalExplainer",
+    "Measure",
+    "Misuse",
+    "NotPermitted",
+    "Plan",
+    "Quadrature",
+    "Query",
+    "Recording",
+    "Recovery",
+    "Remembering",
+    "Request",
+    "Rule",
+    "Term",
+    "UnknownName",
+    "UnwritableOutput",
+    "baseline_window",
+    "bias_free",
+    "distance",
+    "gauss_legendre",
+    "integrated_gradients",
+    "midpoint",
+    "recover",
+    "riemann_left",
+    "riemann_right",
+    "rule_named",
+    "shared_piece",
+    "single_step",
+    "single_step_beyond",
+    "step_count",
+    "summarise",
+    "trapezoid",
+    "vanilla_gradient",
+]
+
+__version__: str

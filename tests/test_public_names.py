@@ -1,0 +1,29 @@
+import disintegrate
+from disintegrate import errors, explainers
+
+
+def test_every_public_name_is_there_and_no_other() -> None:
+    for package in (disintegrate, explainers):
+        assert set(package.__all__) <= set(dir(package))
+        for name in package.__all__:
+            assert getattr(package, name) is not None
+
+
+def test_the_public_names_are_these() -> None:
+    assert sorted(disintegrate.__all__) == [
+        "Capabilities", "Cost", "DamagedFile", "DisintegrateError", "DistanceSummary", "Exactness", "Explainer",
+        "Explanation", "InvalidValue", "LocalExplainer", "Measure", "Misuse", "NotPermitted", "Plan", "Quadrature",
+        "Query", "RULES", "Recording", "Recovery", "Remembering", "Request", "Rule", "Term", "UnknownName",
+        "UnwritableOutput", "baseline_window", "bias_free", "distance", "gauss_legendre", "integrated_gradients",
+        "midpoint", "recover", "riemann_left", "riemann_right", "rule_named", "shared_piece", "single_step",
+        "single_step_beyond", "step_count", "summarise", "trapezoid", "vanilla_gradient",
+    ]  # fmt: skip
+
+
+def test_the_exceptions_are_one_tree_drawn_in_its_docstring() -> None:
+    classes = [thing for thing in vars(errors).values() if isinstance(thing, type) and issubclass(thing, Exception)]
+    assert len(classes) == 7
+    for exception in classes:
+        assert issubclass(exception, errors.DisintegrateError)
+        assert exception.__name__ in (errors.__doc__ or "")
+        assert exception.exit_code == (2 if issubclass(exception, errors.Misuse) else 1)
