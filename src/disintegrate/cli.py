@@ -119,7 +119,8 @@ def _bars() -> Iterator[_Bars]:
 
 def _print_tables(done: Reproduction) -> None:
     from disintegrate.paper.records import Cell
-    from disintegrate.report.page import TABLE_TITLES, number
+    from disintegrate.report.findings import number
+    from disintegrate.report.page import TABLE_TITLES
 
     console = Console()
     cells = [record for record in done.records if isinstance(record, Cell)]

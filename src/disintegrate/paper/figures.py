@@ -64,7 +64,7 @@ def _rows_of_images(data: dict[str, Any]) -> Figure:
 def _norms(data: dict[str, Any]) -> Figure:
     networks = sorted({name.split(", ")[0] for name in data}, key=lambda name: (name != "ResNet18", name))
     figure = Figure(figsize=(7.5, 2.7 * ((len(networks) + 1) // 2)), layout="constrained")
-    panels = figure.subplots((len(networks) + 1) // 2, 2, squeeze=False, sharex=True).ravel()
+    panels = figure.subplots((len(networks) + 1) // 2, 2, squeeze=False).ravel()
     for axes, network in zip(panels, networks, strict=False):
         for output in ("logit", "probability"):
             low, middle, high = (np.array(line) for line in data[f"{network}, {output}"])
@@ -136,6 +136,7 @@ def _cancellation(data: dict[str, Any]) -> Figure:
 def _show(axes: Axes, image: list[list[float]], title: str) -> None:
     axes.imshow(np.array(image), cmap="gray", interpolation="nearest")
     axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
     axes.set_title(title, fontsize=9)
 
 

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from disintegrate.paper.figures import draw
 from disintegrate.paper.records import Cell, Drawing, Evidence, Record, Run, claims, load_run
 from disintegrate.paper.store import write_atomically
+from disintegrate.report.findings import Finding, findings, number
 
 TABLE_TITLES = {
     "table_1": "Table 1: how far the explanation itself is from the gradient",
@@ -32,13 +33,15 @@ def render(run: Run, records: Sequence[Record]) -> str:
     )
     environment.filters["figure"] = number
     found = [record for record in records if isinstance(record, Cell)]
+    explained = findings(records)
     return environment.get_template("reproduction.html.j2").render(
         run=run,
         tables={table: [cell for cell in found if cell.table == table] for table in TABLE_TITLES},
         titles=TABLE_TITLES,
         networks={cell.provenance.network + str(cell.provenance.seed): cell.provenance for cell in found}.values(),
         claimed_accuracy=claims()["test_accuracy"],
-        evidence=evidence_tables(records),
+        findings=explained,
+        evidence={(finding.table, finding.network): evidence_for(finding, records) for finding in explained},
         drawings=[(record, Markup(draw(record))) for record in records if isinstance(record, Drawing)],  # noqa: S704
     )
 
@@ -57,24 +60,8 @@ def render_folder(folder: Path) -> Path:
     return path
 
 
-def evidence_tables(records: Sequence[Record]) -> dict[tuple[str, str], list[Evidence]]:
-    """Evidence grouped by the table and the network that it explains."""
-    grouped: dict[tuple[str, str], list[Evidence]] = {}
-    for record in records:
-        if isinstance(record, Evidence):
-            grouped.setdefault((record.table, record.provenance.network), []).append(record)
-    return grouped
-
-
-def number(value: float | None) -> str:
-    """A figure as the page shows it: three significant digits, small ones with an exponent.
-
-    Example:
-        >>> number(0.0) == "0"
-        True
-    """
-    if value is None:
-        return ""
-    if value == 0:
-        return "0"
-    return f"{value:.3g}" if 1e-3 <= abs(value) < 1e5 else f"{value:.2e}"
+def evidence_for(finding: Finding, records: Sequence[Record]) -> list[Evidence]:
+    """The measurements that a finding speaks of."""
+    cell = (finding.table, finding.network)
+    evidence = (record for record in records if isinstance(record, Evidence))
+    return [record for record in evidence if (record.table, record.provenance.network) == cell]

@@ -1,0 +1,72 @@
+"""Write the README's picture and figures anew from the records of the full run: `python docs/readme.py`."""
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from disintegrate.paper.records import Cell, Drawing, Run, load_run
+from disintegrate.report.findings import number
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "results" / "reproduction"
+BEGIN, END = "<!-- figures: docs/readme.py -->", "<!-- end of figures -->"
+PAPERS_OWN = ("bias_free", "step_count", "shared_piece")
+
+
+def figures(run: Run, cells: list[Cell]) -> str:
+    """The table of the README: for each network, the paper's own recovery and one query with one step."""
+    by_name = {(cell.provenance.network, cell.method): cell for cell in cells if cell.provenance.seed == 0}
+    lines = [
+        "| network | accuracy | plan | queries | the paper | measured | median |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for network in run.networks:
+        for method in (*PAPERS_OWN, "single_step"):
+            if (cell := by_name.get((network, method))) is None:
+                continue
+            claimed = number(cell.claimed.mean) if cell.claimed else "-"
+            queries = 1 if method in ("bias_free", "single_step") else 2
+            lines.append(
+                f"| {network} | {cell.provenance.accuracy:.2%} | {cell.title} | {queries} | {claimed} | "
+                f"**{number(cell.measured.mean)}** | {number(cell.measured.median)} |"
+            )
+    versions = ", ".join(f"{name} {version}" for name, version in run.versions.items())
+    setting = f"Mean distance over {run.images} test images, float32, m = 50, seed 0; `{run.command}` ({versions})."
+    return "\n".join([BEGIN, setting, "", *lines, END])
+
+
+def with_figures(readme: str, block: str) -> str:
+    """The README with its figures replaced."""
+    before, rest = readme.split(BEGIN)
+    return before + block + rest.split(END)[1]
+
+
+def picture(drawing: Drawing) -> Figure:
+    """What the service answers, what is recovered from it, and the true gradient."""
+    row = next(row for row in drawing.data["rows"] if row["title"] == "B: LeNet")
+    titles = {
+        "Integrated Gradients": "what the service answers",
+        "recovered": "what two answers give away",
+        "vanilla gradient": "the model's gradient",
+    }
+    figure = Figure(figsize=(7.2, 2.6), layout="constrained", facecolor="white")
+    for axes, (key, title) in zip(figure.subplots(1, 3), titles.items(), strict=True):
+        axes.imshow(np.array(row[key]), cmap="gray", interpolation="nearest")
+        axes.set(xticks=[], yticks=[])
+        axes.set_title(title, fontsize=11)
+    return figure
+
+
+def main() -> None:
+    """Write both."""
+    run, records = load_run(RESULTS)
+    readme = ROOT / "README.md"
+    block = figures(run, [record for record in records if isinstance(record, Cell)])
+    readme.write_text(with_figures(readme.read_text(), block))
+    drawing = next(record for record in records if isinstance(record, Drawing) and record.figure == "4")
+    picture(drawing).savefig(ROOT / "docs" / "leak.png", dpi=110)
+
+
+if __name__ == "__main__":
+    main()

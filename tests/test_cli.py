@@ -1,0 +1,123 @@
+"""The command line: exit codes, what is printed where, one sentence for bad input."""
+
+import gzip
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from disintegrate import cli
+
+SMALL = ("--quick", "--images", "3", "--models", "TwoLayerNet")
+
+
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[int, str, str]:
+    monkeypatch.setattr(sys, "argv", ["disintegrate", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    captured = capsys.readouterr()
+    assert isinstance(stopped.value.code, int)
+    return stopped.value.code, captured.out, captured.err
+
+
+def test_reproduce_prints_the_tables_and_where_the_page_lies(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, small_data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    code, text, _ = run(capsys, monkeypatch, "reproduce", *SMALL, "--data", str(small_data), "--out", str(out))
+    assert code == 0
+    for fragment in ("Table 1", "Table 3, experiment B", "one query is enough", "2.03e-04", "This is the quick run"):
+        assert fragment in text
+    assert "Table 2" not in text
+    assert str(out / "index.html") in text
+    assert (out / "index.html").is_file()
+
+
+def test_json_is_the_records_and_nothing_else(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, small_data: Path, tmp_path: Path
+) -> None:
+    arguments = ("reproduce", *SMALL, "--data", str(small_data), "--out", str(tmp_path / "out"), "--json")
+    code, text, _ = run(capsys, monkeypatch, *arguments)
+    found = json.loads(text)
+    assert code == 0
+    assert found[0]["kind"] == "run"
+    assert len(found) == 1 + len(found[0]["records"])
+    cell = next(r for r in found if r["kind"] == "cell" and r["method"] == "step_count")
+    assert cell["claimed"] == {"mean": 2.028e-4, "printed_variance": 1.414e-2}
+    assert set(cell["measured"]) == {
+        "mean",
+        "standard_deviation",
+        "median",
+        "percentile_90",
+        "share_above_0_1",
+        "images",
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--images", "0"), "The number of images must be at least 1. Got 0."),
+        (("--seeds", "0"), "The number of seeds must be at least 1. Got 0."),
+        (("--models", "VGG"), "There is no such network. Got 'VGG'. Choose from TwoLayerNet_nobias"),
+        (("--data", "nowhere"), "The data folder does not exist. Got nowhere."),
+        (("--device", "cuda:9"), "The device cannot be used here. Got 'cuda:9'"),
+        (("--images", "many"), "Invalid value for '--images'"),
+        (("--flag",), "No such option"),
+    ],
+)
+def test_misuse_is_one_sentence_and_exit_code_2(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    sentence: str,
+) -> None:
+    code, text, errors = run(capsys, monkeypatch, "reproduce", "--quick", "--out", str(tmp_path / "out"), *arguments)
+    assert code == 2
+    assert text == ""
+    assert sentence in " ".join(errors.split())
+    assert "Traceback" not in errors
+
+
+def test_an_output_folder_that_cannot_be_written_is_a_failure(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    code, _, errors = run(capsys, monkeypatch, "reproduce", *SMALL, "--out", str(tmp_path / "file" / "out"))
+    assert code == 1
+    assert "an output folder that you may write to" in " ".join(errors.split())
+
+
+def test_damaged_data_is_a_failure_that_names_the_file(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, small_data: Path, tmp_path: Path
+) -> None:
+    path = small_data / "train-images-idx3-ubyte.gz"
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:-7]))
+    out = str(tmp_path / "out")
+    code, _, errors = run(capsys, monkeypatch, "reproduce", *SMALL, "--data", str(small_data), "--out", out)
+    assert code == 1
+    assert "train-images-idx3-ubyte.gz is damaged" in errors
+    assert len(errors.strip().splitlines()) == 1
+
+
+def test_a_checkpoint_that_does_not_fit_is_a_failure(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, small_data: Path, tmp_path: Path
+) -> None:
+    arguments = ("reproduce", *SMALL, "--data", str(small_data), "--out", str(tmp_path))
+    assert run(capsys, monkeypatch, *arguments)[0] == 0
+    (weights,) = (tmp_path / "models").glob("*.safetensors")
+    weights.write_bytes(b"PK\x03\x04 a pickle")
+    code, _, errors = run(capsys, monkeypatch, *arguments)
+    assert code == 1
+    assert "is not a safetensors file" in errors
+
+
+def test_help_is_printed_without_importing_torch() -> None:
+    command = "import sys; sys.argv = ['disintegrate', 'reproduce', '--help']\nfrom disintegrate import cli\n"
+    check = "try: cli.main()\nexcept SystemExit as stop: sys.exit(stop.code or ('torch' in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", command + check], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "--quick" in done.stdout
