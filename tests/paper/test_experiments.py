@@ -8,6 +8,7 @@ import torch
 
 from disintegrate import Capabilities, LocalExplainer, distance, summarise
 from disintegrate.paper import drawings, evidence, mnist
+from disintegrate.paper.conditions import CONDITIONS, conditions_for
 from disintegrate.paper.experiments import (
     ALPHA,
     ONE_QUERY,
@@ -119,7 +120,7 @@ def test_the_conditions_do_what_they_say(digits: mnist.Digits) -> None:
     logits = plain(image.double())[0]
 
     def outputs(condition: str) -> torch.Tensor:
-        service = evidence.CONDITIONS[condition].service(build("LeNet").eval(), "cpu")
+        service = CONDITIONS[condition].service(build("LeNet").eval(), "cpu")
         out: torch.Tensor = service.model(image.to(service.dtype))[0]
         return out.double()
 
@@ -134,18 +135,18 @@ def test_the_conditions_do_what_they_say(digits: mnist.Digits) -> None:
 
 
 def test_ties_and_softmax_are_looked_at_where_they_can_be() -> None:
-    assert "random_last_digit" not in evidence.conditions_for("TwoLayerNet")
-    assert "untied_float64" in evidence.conditions_for("LeNet")
-    assert "softmax" in evidence.conditions_for("ResNet18")
+    assert "random_last_digit" not in conditions_for("TwoLayerNet")
+    assert "untied_float64" in conditions_for("LeNet")
+    assert "softmax" in conditions_for("ResNet18")
     for network in ("TwoLayerNet", "LeNet", "ResNet18"):
-        assert set(evidence.conditions_for(network)) <= set(evidence.CONDITIONS)
+        assert set(conditions_for(network)) <= set(CONDITIONS)
 
 
 def test_evidence_measures_the_papers_own_methods_under_each_condition(digits: mnist.Digits, tmp_path: Path) -> None:
     found = evidence.gather(untrained("TwoLayerNet"), digits.first(2), Units(tmp_path))
     pairs = {(record.condition, record.method) for record in found}
     own = {"explanation", "step_count", "shared_piece"}
-    expected = {(condition, method) for condition in evidence.conditions_for("TwoLayerNet") for method in own}
+    expected = {(condition, method) for condition in conditions_for("TwoLayerNet") for method in own}
     assert pairs == expected | {("steps_500", "shared_piece_fine")}
     dtypes = {record.condition: record.provenance.dtype for record in found}
     assert dtypes["float64"] == "float64"

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from disintegrate import DamagedFile, UnwritableOutput
-from disintegrate.paper.store import write_atomically
+from disintegrate.files import write_atomically
 from disintegrate.paper.units import Units
 
 

@@ -10,8 +10,9 @@ from jaxtyping import Float64
 from torch import nn
 
 from disintegrate.closed_form import bias_free, shared_piece, step_count
-from disintegrate.explainers import Capabilities, LocalExplainer
+from disintegrate.explainers import LocalExplainer
 from disintegrate.gradients import vanilla_gradient
+from disintegrate.paper.conditions import SERVICE
 from disintegrate.paper.experiments import ALPHA, METHODS, STEPS, TABLES, explanation_of, true_gradient
 from disintegrate.paper.mnist import Digits
 from disintegrate.paper.records import Drawing
@@ -19,7 +20,6 @@ from disintegrate.paper.store import TrainedNetwork
 from disintegrate.paper.units import Arrays
 from disintegrate.recover import recover
 
-SERVICE = Capabilities(rule="riemann_right")
 POINTS_PER_CELL = 400
 # The rows of the paper's figure 4: experiment, network, plan.
 ROWS = (

@@ -16,12 +16,13 @@ from disintegrate.gradients import vanilla_gradient
 from disintegrate.metrics import distance, summarise
 from disintegrate.paper.mnist import Digits
 from disintegrate.paper.records import Cell, Provenance, claim
-from disintegrate.paper.store import TrainedNetwork, versions
+from disintegrate.paper.store import TrainedNetwork
 from disintegrate.paper.units import Arrays, Units
 from disintegrate.plan import Plan
 from disintegrate.progress import SILENT, Progress
 from disintegrate.quadrature import riemann_right
 from disintegrate.recover import recover
+from disintegrate.versions import versions
 
 STEPS, FINE_STEPS, ALPHA, WINDOW = 50, 500, 0.98, 1e-4
 IMAGES_PER_UNIT = 200

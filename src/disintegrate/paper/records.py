@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from disintegrate.errors import DamagedFile, UnknownName
+from disintegrate.files import write_atomically
 from disintegrate.metrics import DistanceSummary
-from disintegrate.paper.store import write_atomically
 
 AGREEMENT_FACTOR = 3.0
 
@@ -42,7 +42,10 @@ class Provenance(_Record):
 
 
 class Cell(_Record):
-    """One cell of one table: claimed by the paper, measured by us."""
+    """One cell of one table: claimed by the paper, measured by us.
+
+    The seconds are those of all cells of the network together, since their plans share answers.
+    """
 
     kind: str = "cell"
     table: str

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,14 +13,16 @@ import torch
 
 from disintegrate.errors import InvalidValue, UnknownName
 from disintegrate.explainers import Capabilities, LocalExplainer, usable_device
+from disintegrate.files import write_atomically
 from disintegrate.paper import drawings, evidence, mnist
 from disintegrate.paper.experiments import cells, measure, methods_for
 from disintegrate.paper.networks import NETWORKS
 from disintegrate.paper.records import Record, Run, store
-from disintegrate.paper.store import TrainedNetwork, versions, write_atomically
+from disintegrate.paper.store import TrainedNetwork
 from disintegrate.paper.training import recipe, train
 from disintegrate.paper.units import Arrays, Units
 from disintegrate.progress import SILENT, Progress
+from disintegrate.versions import versions
 
 QUICK_NETWORKS = ("TwoLayerNet_nobias", "TwoLayerNet", "LeNet")
 QUICK_IMAGES, FULL_IMAGES = 200, 10_000
@@ -128,7 +131,7 @@ def reproduce(options: Options, progress: Progress = SILENT) -> Reproduction:
                 device=options.device,
                 progress=progress,
             )
-    records += _drawings(first, first_seed, digits, options.device)
+    records += _drawings(first, first_seed, digits, options.device, progress)
     for record in records:
         store(options.out, record)
     run = Run(
@@ -150,16 +153,25 @@ def reproduce(options: Options, progress: Progress = SILENT) -> Reproduction:
 
 
 def _drawings(
-    trained: dict[str, TrainedNetwork], measured: dict[str, Arrays], digits: mnist.Digits, device: str
+    trained: dict[str, TrainedNetwork],
+    measured: dict[str, Arrays],
+    digits: mnist.Digits,
+    device: str,
+    progress: Progress,
 ) -> list[Record]:
     shown = trained.get("LeNet") or next(iter(trained.values()))
-    return [
-        drawings.figure_1(shown, digits, device),
-        drawings.figure_4(trained, digits, device),
-        drawings.figure_5(trained, digits, device),
-        drawings.figure_a1(),
-        drawings.figure_digits(measured),
+    painters: list[Callable[[], Record]] = [
+        lambda: drawings.figure_1(shown, digits, device),
+        lambda: drawings.figure_4(trained, digits, device),
+        lambda: drawings.figure_5(trained, digits, device),
+        drawings.figure_a1,
+        lambda: drawings.figure_digits(measured),
     ]
+    bar, drawn = progress.task("data of the figures", len(painters)), []
+    for painter in painters:
+        drawn.append(painter())
+        bar.advance()
+    return drawn
 
 
 def _evidence_images(network: str, *, quick: bool) -> int:

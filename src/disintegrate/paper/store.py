@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import platform
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
-import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from disintegrate.errors import DamagedFile, UnknownName, UnwritableOutput
+from disintegrate.errors import DamagedFile, UnknownName
+from disintegrate.files import write_atomically
 from disintegrate.paper.networks import build
 
 
@@ -140,33 +137,5 @@ def store_trained(folder: Path, key: str, trained: TrainedNetwork) -> None:
     write_atomically(folder / f"{key}.json", (trained.record.model_dump_json(indent=2) + "\n").encode())
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that, after a kill at any moment, is either whole or not there.
-
-    Raises:
-        UnwritableOutput: the folder or the file cannot be written.
-    """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        raise UnwritableOutput(
-            f"{path} cannot be written.",
-            got=error.strerror,
-            instead="Give an output folder that you may write to.",
-        ) from None
-
-
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in model.state_dict().items()}
-
-
-def versions() -> dict[str, str]:
-    """Versions that a number may hang on."""
-    packages = {name: version(name) for name in ("disintegrate", "numpy", "safetensors")}
-    return {"python": platform.python_version(), "torch": str(torch.__version__), **packages}

@@ -12,6 +12,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from disintegrate.errors import DamagedFile
+from disintegrate.files import write_atomically
 from disintegrate.paper.mnist import Digits
 from disintegrate.paper.networks import build
 from disintegrate.paper.store import (
@@ -22,11 +23,10 @@ from disintegrate.paper.store import (
     load_trained,
     read_tensors,
     store_trained,
-    versions,
     weights_sha256,
-    write_atomically,
 )
 from disintegrate.progress import SILENT, Progress
+from disintegrate.versions import versions
 
 ADAM_FIELDS = ("step", "exp_avg", "exp_avg_sq")
 

@@ -12,8 +12,8 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from disintegrate.errors import DamagedFile, UnwritableOutput
-from disintegrate.paper.store import write_atomically
+from disintegrate.errors import DamagedFile
+from disintegrate.files import append_line, write_atomically
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -59,13 +59,4 @@ class Units:
         return arrays
 
     def _log(self, event: str, key: str) -> None:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with (self.folder / "log.jsonl").open("a") as log:
-                log.write(json.dumps({"event": event, "unit": key, "time": time.time()}) + "\n")
-        except OSError as error:
-            raise UnwritableOutput(
-                f"{self.folder} cannot be written.",
-                got=error.strerror,
-                instead="Give an output folder that you may write to.",
-            ) from None
+        append_line(self.folder / "log.jsonl", json.dumps({"event": event, "unit": key, "time": time.time()}))

@@ -8,9 +8,9 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from disintegrate.files import write_atomically
 from disintegrate.paper.figures import draw
 from disintegrate.paper.records import Cell, Drawing, Evidence, Record, Run, claims, load_run
-from disintegrate.paper.store import write_atomically
 from disintegrate.report.findings import Finding, findings, number
 
 TABLE_TITLES = {
