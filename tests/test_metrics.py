@@ -46,6 +46,11 @@ def test_the_summary_of_known_distances() -> None:
     assert summary.standard_deviation == pytest.approx(np.sqrt((0.0025 + 0.04 + 3.0625) / 10 - 0.04))
     assert (summary.median, summary.share_above_0_1, summary.images) == (0, 0.2, 10)
     assert summary.percentile_90 == pytest.approx(0.2 + 0.1 * 1.55)
+    assert (summary.largest, summary.mean_without_ten_largest) == (1.75, 0)
+
+
+def test_the_mean_without_the_ten_largest_leaves_out_ten() -> None:
+    assert summarise(np.arange(21.0)).mean_without_ten_largest == 5
 
 
 def test_one_image_of_ten_thousand_makes_the_papers_spread() -> None:
@@ -55,6 +60,7 @@ def test_one_image_of_ten_thousand_makes_the_papers_spread() -> None:
     summary = summarise(distances)
     assert summary.standard_deviation == pytest.approx(1.414e-2, rel=1e-3)
     assert summary.mean == pytest.approx(1.414e-4, rel=1e-3)
+    assert summary.mean_without_ten_largest == 0
 
 
 @pytest.mark.usefixtures("unchecked")

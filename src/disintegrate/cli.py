@@ -134,7 +134,8 @@ def _print_tables(done: Reproduction) -> None:
             found = cell.measured
             told = cell.title if ours else number(cell.claimed.mean if cell.claimed else None)
             figures = [number(figure) for figure in (found.mean, found.median, found.percentile_90)]
-            table.add_row(cell.provenance.network, told, *figures, f"{found.share_above_0_1:.1%}")
+            seed = f" #{cell.provenance.seed}" if done.run.seeds > 1 else ""
+            table.add_row(cell.provenance.network + seed, told, *figures, f"{found.share_above_0_1:.1%}")
         if table.row_count:
             console.print(table)
     print(f"Distances between true and recovered gradients; {done.run.images} test images.")

@@ -42,13 +42,18 @@ def distance(a: Float[np.ndarray, "n *shape"], b: Float[np.ndarray, "n *shape"])
 
 @dataclass(frozen=True)
 class DistanceSummary:
-    """What is always told of a set of distances; one outlier alone can make a mean."""
+    """What is always told of a set of distances.
+
+    One outlier alone can make a mean, so the largest distance and the mean without the ten largest are told too.
+    """
 
     mean: float
     standard_deviation: float
     median: float
     percentile_90: float
     share_above_0_1: float
+    largest: float
+    mean_without_ten_largest: float
     images: int
 
 
@@ -75,5 +80,7 @@ def summarise(distances: Float[np.ndarray, " n"]) -> DistanceSummary:
         median=float(np.median(distances)),
         percentile_90=float(np.percentile(distances, 90)),
         share_above_0_1=float((distances > 0.1).mean()),
+        largest=float(distances.max()),
+        mean_without_ten_largest=float(np.sort(distances)[: max(1, len(distances) - 10)].mean()),
         images=len(distances),
     )

@@ -172,9 +172,9 @@ def test_the_regions_of_figure_a1_are_the_papers_example() -> None:
         np.testing.assert_allclose(region["gradient"], expected[tuple(region["pattern"])], atol=1e-12)
 
 
-def test_figure_5_is_the_norm_of_the_gradient_along_the_ray(digits: mnist.Digits) -> None:
+def test_figure_5_is_the_norm_of_the_gradient_along_the_ray(digits: mnist.Digits, tmp_path: Path) -> None:
     one = untrained("TwoLayerNet")
-    data = drawings.figure_5({"TwoLayerNet": one}, digits.first(1), "cpu").data
+    data = drawings.figure_5({"TwoLayerNet": one}, digits.first(1), Units(tmp_path), "cpu").data
     low, middle, high = data["TwoLayerNet, logit"]
     x, target = torch.from_numpy(digits.normalised()[0]), int(digits.labels[0])
     for i in (1, 17, 50):

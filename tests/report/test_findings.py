@@ -1,10 +1,12 @@
 """The sentences of the page: each figure comes from a record, each clause only where there is evidence for it."""
 
 import numpy as np
+import pytest
 
 from disintegrate import summarise
 from disintegrate.paper.records import Cell, Claim, Evidence, Provenance, Record, claim
 from disintegrate.report.findings import findings, number
+from disintegrate.report.page import rows_of
 
 ORIGIN = Provenance(
     network="LeNet", seed=0, epochs=4, accuracy=0.99, weights_sha256="w", data_sha256="d", dtype="float32",
@@ -68,6 +70,15 @@ def test_the_papers_one_outlier_is_recognised_by_its_spread() -> None:
     assert [place for place, is_outlier in outliers.items() if is_outlier] == [("table_3", "TwoLayerNet")]
 
 
+def test_a_mean_that_ten_images_make_is_told_as_such() -> None:
+    distances = np.full(1000, 1e-6)
+    distances[:3] = 0.3
+    outlying = cell(0, Claim(mean=1e-2, printed_variance=0.03)).model_copy(update={"measured": summarise(distances)})
+    (found,) = findings([outlying, evidence("as_served", 1e-5)])
+    sentence = "Ten of 1000 images make most of our mean: without them it is 1.00e-06; the largest distance is 0.3."
+    assert sentence in found.sentences
+
+
 def test_what_has_no_claim_or_no_evidence_is_passed_over() -> None:
     assert findings([cell(1e-5, None), evidence("as_served", 1e-5)]) == []
     assert findings([cell(1e-5, Claim(mean=1e-2, printed_variance=0.03))]) == []
@@ -76,3 +87,15 @@ def test_what_has_no_claim_or_no_evidence_is_passed_over() -> None:
 def test_numbers_are_shown_with_three_digits() -> None:
     shown = [number(value) for value in (None, 0.0, 1.2345, 0.0012345, 0.00012345, 3.5e-8)]
     assert shown == ["", "0", "1.23", "0.00123", "1.23e-04", "3.50e-08"]
+
+
+def test_trainings_of_one_network_make_one_row_with_their_spread() -> None:
+    means = (0.1, 0.2, 0.6)
+    trainings = [
+        cell(mean, None).model_copy(update={"provenance": ORIGIN.model_copy(update={"seed": seed})})
+        for seed, mean in enumerate(means)
+    ]
+    (row,) = rows_of([*trainings, cell(9.0, None, table="table_4")], "table_3")
+    assert len(row.cells) == 3
+    assert row.mean_of_means == pytest.approx(0.3)
+    assert row.spread == pytest.approx(np.sqrt(0.14 / 3))

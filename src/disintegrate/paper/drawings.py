@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Float64
 from torch import nn
 
 from disintegrate.closed_form import bias_free, shared_piece, step_count
@@ -17,7 +17,7 @@ from disintegrate.paper.experiments import ALPHA, METHODS, STEPS, TABLES, explan
 from disintegrate.paper.mnist import Digits
 from disintegrate.paper.records import Drawing
 from disintegrate.paper.store import TrainedNetwork
-from disintegrate.paper.units import Arrays
+from disintegrate.paper.units import Arrays, Units
 from disintegrate.recover import recover
 
 POINTS_PER_CELL = 400
@@ -75,17 +75,17 @@ def figure_4(trained: Mapping[str, TrainedNetwork], digits: Digits, device: str)
     )
 
 
-def figure_5(trained: Mapping[str, TrainedNetwork], digits: Digits, device: str, images: int = 100) -> Drawing:
+def figure_5(
+    trained: Mapping[str, TrainedNetwork], digits: Digits, units: Units, device: str, images: int = 100
+) -> Drawing:
     """Norm of the gradient at (i/m) x for i = 1..m, of the logit and of the probability: quantiles over images."""
     some = digits.first(images)
     data = {}
     for network, one in trained.items():
-        for output, model in (
-            ("logit", one.model),
-            ("probability", nn.Sequential(one.model, nn.Softmax(dim=1))),
-        ):
+        for output, model in (("logit", one.model), ("probability", nn.Sequential(one.model, nn.Softmax(dim=1)))):
             explainer = LocalExplainer(model, SERVICE, device=device)
-            norms = _norms_along_ray(explainer, some)
+            key = f"norms-{network}-{output}-{one.record.weights_sha256[:16]}-{some.sha256[:16]}-{device}"
+            norms = units.once(key, partial(_norms_along_ray, explainer, some))["norms"]
             quantiles = np.percentile(norms, (10, 50, 90), axis=1)
             data[f"{network}, {output}"] = [[float(f"{v:.4g}") for v in row] for row in quantiles]
     return Drawing(
@@ -135,11 +135,11 @@ def figure_digits(measured: Mapping[str, Arrays]) -> Drawing:
     )
 
 
-def _norms_along_ray(explainer: LocalExplainer, digits: Digits) -> Float64[np.ndarray, "steps n"]:
+def _norms_along_ray(explainer: LocalExplainer, digits: Digits) -> Arrays:
     inputs = torch.tensor(digits.normalised(), device=explainer.device)
     targets = torch.tensor(digits.labels, dtype=torch.long, device=explainer.device)
     scaled = [vanilla_gradient(explainer.model, inputs * (i / STEPS), targets) for i in range(1, STEPS + 1)]
-    return np.stack([np.asarray(gradient.double().flatten(1).norm(dim=1).cpu()) for gradient in scaled])
+    return {"norms": np.stack([np.asarray(gradient.double().flatten(1).norm(dim=1).cpu()) for gradient in scaled])}
 
 
 def _image(batch: np.ndarray) -> list[list[float]]:

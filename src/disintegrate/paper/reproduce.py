@@ -121,17 +121,11 @@ def reproduce(options: Options, progress: Progress = SILENT) -> Reproduction:
         some = digits.first(_evidence_images(network, quick=options.quick))
         records += evidence.gather(one, some, units, device=options.device, progress=progress)
         if not options.quick:
+            lengths = digits.first(500)
             records += evidence.gather_trainings(
-                one,
-                training,
-                test,
-                digits.first(500),
-                units,
-                models,
-                device=options.device,
-                progress=progress,
+                one, training, test, lengths, units, models, device=options.device, progress=progress
             )
-    records += _drawings(first, first_seed, digits, options.device, progress)
+    records += _drawings(first, first_seed, digits, units, options.device, progress)
     for record in records:
         store(options.out, record)
     run = Run(
@@ -156,6 +150,7 @@ def _drawings(
     trained: dict[str, TrainedNetwork],
     measured: dict[str, Arrays],
     digits: mnist.Digits,
+    units: Units,
     device: str,
     progress: Progress,
 ) -> list[Record]:
@@ -163,7 +158,7 @@ def _drawings(
     painters: list[Callable[[], Record]] = [
         lambda: drawings.figure_1(shown, digits, device),
         lambda: drawings.figure_4(trained, digits, device),
-        lambda: drawings.figure_5(trained, digits, device),
+        lambda: drawings.figure_5(trained, digits, units, device),
         drawings.figure_a1,
         lambda: drawings.figure_digits(measured),
     ]
@@ -175,9 +170,10 @@ def _drawings(
 
 
 def _evidence_images(network: str, *, quick: bool) -> int:
+    """As many as is worth the time: of the small networks all, so that the few images that make a mean are among them."""
     if quick:
         return 20
-    return 100 if network == "ResNet18" else 200
+    return {"LeNet_nobias": 200, "LeNet": 200, "ResNet18": 100}.get(network, FULL_IMAGES)
 
 
 def _peak_memory() -> int:

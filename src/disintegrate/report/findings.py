@@ -71,8 +71,15 @@ def _evidence_for(cell: Cell, records: Sequence[Record]) -> dict[str, Evidence]:
 
 
 def _comparison(cell: Cell, claim: Claim) -> list[str]:
-    mean, median = number(cell.measured.mean), number(cell.measured.median)
-    return [f"The paper has {number(claim.mean)}, we {mean} (median {median}), {number(cell.ratio)} times that."]
+    found = cell.measured
+    mean, median = number(found.mean), number(found.median)
+    told = [f"The paper has {number(claim.mean)}, we {mean} (median {median}), {number(cell.ratio)} times that."]
+    if found.mean_without_ten_largest < found.mean / 2:
+        told.append(
+            f"Ten of {found.images} images make most of our mean: without them it is "
+            f"{number(found.mean_without_ten_largest)}; the largest distance is {number(found.largest)}."
+        )
+    return told
 
 
 def _outlier(claim: Claim) -> list[str]:

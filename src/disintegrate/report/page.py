@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -36,7 +38,7 @@ def render(run: Run, records: Sequence[Record]) -> str:
     explained = findings(records)
     return environment.get_template("reproduction.html.j2").render(
         run=run,
-        tables={table: [cell for cell in found if cell.table == table] for table in TABLE_TITLES},
+        tables={table: rows_of(found, table) for table in TABLE_TITLES},
         titles=TABLE_TITLES,
         networks={cell.provenance.network + str(cell.provenance.seed): cell.provenance for cell in found}.values(),
         claimed_accuracy=claims()["test_accuracy"],
@@ -58,6 +60,32 @@ def render_folder(folder: Path) -> Path:
     path = folder / "index.html"
     write_atomically(path, render(run, records).encode())
     return path
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network and plan of a table: a cell for each training, and the spread of their means."""
+
+    cells: tuple[Cell, ...]
+
+    @property
+    def mean_of_means(self) -> float:
+        """Mean over the trainings."""
+        return statistics.fmean(cell.measured.mean for cell in self.cells)
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation over the trainings."""
+        return statistics.pstdev(cell.measured.mean for cell in self.cells)
+
+
+def rows_of(cells: Sequence[Cell], table: str) -> list[Row]:
+    """The rows of one table, the trainings of one network together."""
+    grouped: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells:
+        if cell.table == table:
+            grouped.setdefault((cell.provenance.network, cell.method), []).append(cell)
+    return [Row(tuple(same)) for same in grouped.values()]
 
 
 def evidence_for(finding: Finding, records: Sequence[Record]) -> list[Evidence]:
