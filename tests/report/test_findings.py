@@ -73,7 +73,7 @@ def test_the_papers_one_outlier_is_recognised_by_its_spread() -> None:
 def test_a_mean_that_ten_images_make_is_told_as_such() -> None:
     distances = np.full(1000, 1e-6)
     distances[:3] = 0.3
-    outlying = cell(0, Claim(mean=1e-2, printed_variance=0.03)).model_copy(update={"measured": summarise(distances)})
+    outlying = cell(0.0, Claim(mean=1e-2, printed_variance=0.03)).model_copy(update={"measured": summarise(distances)})
     (found,) = findings([outlying, evidence("as_served", 1e-5)])
     sentence = "Ten of 1000 images make most of our mean: without them it is 1.00e-06; the largest distance is 0.3."
     assert sentence in found.sentences

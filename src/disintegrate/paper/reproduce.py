@@ -170,7 +170,7 @@ def _drawings(
 
 
 def _evidence_images(network: str, *, quick: bool) -> int:
-    """As many as is worth the time: of the small networks all, so that the few images that make a mean are among them."""
+    """As many as is worth the time: of the small networks all, so that the few which make a mean are among them."""
     if quick:
         return 20
     return {"LeNet_nobias": 200, "LeNet": 200, "ResNet18": 100}.get(network, FULL_IMAGES)
