@@ -111,7 +111,7 @@ class Run(_Record):
     """One reproduction: what was asked for, and which records answer it.
 
     The seconds of computing are those of all units, whichever session computed them; those of training are of
-    the networks in the tables; the peak of memory is that of the last session.
+    the networks in the tables; the peak of memory is the largest of all sessions.
     """
 
     kind: str = "run"

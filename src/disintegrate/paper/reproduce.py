@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,7 +135,7 @@ def reproduce(options: Options, progress: Progress = SILENT) -> Reproduction:
         records=tuple(record.name for record in records),
         computing_seconds=units.seconds,
         training_seconds=sum(one.record.seconds for one in trained.values()),
-        peak_memory_bytes=_peak_memory(),
+        peak_memory_bytes=units.peak_memory,
         processors=os.cpu_count() or 1,
         threads=torch.get_num_threads(),
         versions=versions(),
@@ -174,12 +172,6 @@ def _evidence_images(network: str, *, quick: bool) -> int:
     if quick:
         return 20
     return {"LeNet_nobias": 200, "LeNet": 200, "ResNet18": 100}.get(network, FULL_IMAGES)
-
-
-def _peak_memory() -> int:
-    """Bytes; the system counts in kilobytes, but on macOS in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _command(options: Options) -> str:

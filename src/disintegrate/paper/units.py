@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import resource
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -58,5 +60,20 @@ class Units:
         self.seconds += float(arrays["seconds"])
         return arrays
 
+    @property
+    def peak_memory(self) -> int:
+        """Largest memory of any session that computed a unit here, and of this one, in bytes."""
+        log = self.folder / "log.jsonl"
+        lines = log.read_text().splitlines() if log.is_file() else []
+        logged = [int(json.loads(line).get("peak_memory", 0)) for line in lines]
+        return max([_peak_memory(), *logged])
+
     def _log(self, event: str, key: str) -> None:
-        append_line(self.folder / "log.jsonl", json.dumps({"event": event, "unit": key, "time": time.time()}))
+        entry = {"event": event, "unit": key, "time": time.time(), "peak_memory": _peak_memory()}
+        append_line(self.folder / "log.jsonl", json.dumps(entry))
+
+
+def _peak_memory() -> int:
+    """Bytes; the system counts in kilobytes, but on macOS in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
