@@ -16,6 +16,7 @@ from disintegrate.paper.experiments import (
     TABLES,
     cells,
     measure,
+    measure_cells,
     methods_for,
 )
 from disintegrate.paper.networks import build
@@ -53,7 +54,7 @@ def test_the_tables_have_the_networks_and_settings_of_the_paper() -> None:
     assert printed["settings"] == printed["settings"] | {"steps": STEPS, "alpha": ALPHA, "rule": "riemann_right"}
     assert methods_for("ResNet18") == {
         "explanation": "table_1", "step_count": "table_3", "shared_piece": "table_4",
-        "single_step": "one_query", "baseline_window": "one_query",
+        "single_step": "one_query", "baseline_window": "one_query", "narrow_window": "one_query",
     }  # fmt: skip
     assert set(methods_for("LeNet_nobias")) == {"explanation", "bias_free", *ONE_QUERY}
 
@@ -80,7 +81,7 @@ def test_a_cell_is_the_papers_distance_of_the_papers_formula(digits: mnist.Digit
 def test_a_cell_carries_claim_measurement_and_provenance(digits: mnist.Digits, tmp_path: Path) -> None:
     one = untrained("LeNet")
     explainer = LocalExplainer(one.model, Capabilities(rule="riemann_right"))
-    measured = measure(explainer, one, digits, tuple(methods_for("LeNet")), Units(tmp_path))
+    measured = measure_cells(explainer, one, digits, Units(tmp_path))
     found = {cell.method: cell for cell in cells(one, digits, measured)}
     cell = found["step_count"]
     assert cell.claimed is not None
@@ -93,6 +94,7 @@ def test_a_cell_carries_claim_measurement_and_provenance(digits: mnist.Digits, t
     assert found["single_step"].claimed is None
     assert found["single_step"].agrees is None
     assert found["single_step"].measured.mean < 1e-6
+    assert found["narrow_window"].measured.mean < 1e-6
 
 
 def test_a_unit_hangs_on_weights_digits_methods_and_condition(digits: mnist.Digits, tmp_path: Path) -> None:

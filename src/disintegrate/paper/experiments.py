@@ -24,7 +24,8 @@ from disintegrate.quadrature import riemann_right
 from disintegrate.recover import recover
 from disintegrate.versions import versions
 
-STEPS, FINE_STEPS, ALPHA, WINDOW = 50, 500, 0.98, 1e-4
+STEPS, FINE_STEPS, FEW_STEPS = 50, 500, 10
+ALPHA, WINDOW, NARROW_WINDOW = 0.98, 1e-4, 1e-6
 IMAGES_PER_UNIT = 200
 AS_SERVED = "as_served"
 
@@ -48,6 +49,7 @@ METHODS: dict[str, Method] = {
     "shared_piece_fine": Method("equation (3), alpha = 0.98, 500 steps", shared_piece(ALPHA, FINE_STEPS)),
     "single_step": Method("one query, steps = 1", single_step()),
     "baseline_window": Method("one query, baseline 0.9999 x, 50 steps", baseline_window(WINDOW, STEPS)),
+    "narrow_window": Method("one query, baseline 0.999999 x, 10 steps", baseline_window(NARROW_WINDOW, FEW_STEPS)),
 }
 BIAS_FREE = ("TwoLayerNet_nobias", "LeNet_nobias")
 BIASED = ("TwoLayerNet", "LeNet", "ResNet18")
@@ -58,13 +60,23 @@ TABLES: dict[str, tuple[str, tuple[str, ...]]] = {
     "table_3": ("step_count", BIASED),
     "table_4": ("shared_piece", BIASED),
 }
-ONE_QUERY = ("single_step", "baseline_window")
+ONE_QUERY = ("single_step", "baseline_window", "narrow_window")
 
 
 def methods_for(network: str) -> dict[str, str]:
     """Method -> table, for one network: the paper's own, and our one-query plans."""
     own = {method: table for table, (method, networks) in TABLES.items() if network in networks}
     return own | dict.fromkeys(ONE_QUERY, "one_query")
+
+
+def measure_cells(
+    explainer: LocalExplainer, trained: TrainedNetwork, digits: Digits, units: Units, *, progress: Progress = SILENT
+) -> Arrays:
+    """All methods of a network's cells; those of the first group share answers, the last has none in common."""
+    *together, apart = methods_for(trained.record.recipe.network)
+    shared = measure(explainer, trained, digits, tuple(together), units, progress=progress)
+    alone = measure(explainer, trained, digits, (apart,), units, progress=progress)
+    return {**shared, **alone, "seconds": np.concatenate([shared["seconds"], alone["seconds"]])}
 
 
 def cells(trained: TrainedNetwork, digits: Digits, measured: Arrays, *, device: str = "cpu") -> list[Cell]:

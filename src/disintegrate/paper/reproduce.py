@@ -13,7 +13,7 @@ from disintegrate.errors import InvalidValue, UnknownName
 from disintegrate.explainers import Capabilities, LocalExplainer, usable_device
 from disintegrate.files import write_atomically
 from disintegrate.paper import drawings, evidence, mnist
-from disintegrate.paper.experiments import cells, measure, methods_for
+from disintegrate.paper.experiments import cells, measure_cells
 from disintegrate.paper.networks import NETWORKS
 from disintegrate.paper.records import Record, Run, store
 from disintegrate.paper.store import TrainedNetwork
@@ -110,7 +110,7 @@ def reproduce(options: Options, progress: Progress = SILENT) -> Reproduction:
     first_seed: dict[str, Arrays] = {}
     for (network, seed), one in trained.items():
         service = LocalExplainer(one.model, Capabilities(rule="riemann_right"), device=options.device)
-        measured = measure(service, one, digits, tuple(methods_for(network)), units, progress=progress)
+        measured = measure_cells(service, one, digits, units, progress=progress)
         records += cells(one, digits, measured, device=options.device)
         if seed == 0:
             first_seed[network] = measured
