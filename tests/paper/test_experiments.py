@@ -139,6 +139,7 @@ def test_the_conditions_do_what_they_say(digits: mnist.Digits) -> None:
 def test_ties_and_softmax_are_looked_at_where_they_can_be() -> None:
     assert "random_last_digit" not in conditions_for("TwoLayerNet")
     assert "untied_float64" in conditions_for("LeNet")
+    assert "untied_float64" not in conditions_for("LeNet_nobias")
     assert "softmax" in conditions_for("ResNet18")
     for network in ("TwoLayerNet", "LeNet", "ResNet18"):
         assert set(conditions_for(network)) <= set(CONDITIONS)

@@ -132,10 +132,15 @@ CONDITIONS: dict[str, Condition] = {
 
 
 def conditions_for(network: str) -> tuple[str, ...]:
-    """The conditions worth a look: ties only where there is pooling, softmax where the paper fails."""
+    """The conditions worth a look: ties only where there is pooling, softmax where the paper fails.
+
+    A pattern added to the input is a bias, so networks without biases are not untied by it.
+    """
     names = ["as_served", "float64_model", "float64_sums", "float64"]
     if not network.startswith("TwoLayerNet"):
-        names += ["untied", "untied_float64", "random_last_digit"]
+        names += (
+            ["random_last_digit"] if network.endswith("nobias") else ["untied", "untied_float64", "random_last_digit"]
+        )
     if network == "ResNet18":
         names += ["softmax", "softmax_float64"]
     return tuple(names)
