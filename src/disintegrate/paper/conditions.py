@@ -138,9 +138,8 @@ def conditions_for(network: str) -> tuple[str, ...]:
     """
     names = ["as_served", "float64_model", "float64_sums", "float64"]
     if not network.startswith("TwoLayerNet"):
-        names += (
-            ["random_last_digit"] if network.endswith("nobias") else ["untied", "untied_float64", "random_last_digit"]
-        )
+        names += [] if network.endswith("nobias") else ["untied", "untied_float64"]
+        names += ["random_last_digit"]
     if network == "ResNet18":
         names += ["softmax", "softmax_float64"]
     return tuple(names)
