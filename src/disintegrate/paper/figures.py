@@ -93,6 +93,7 @@ def _planes(data: dict[str, Any]) -> Figure:
         axes.text(*point, f"s = {tuple(region['pattern'])}\ngrad = ({gradient})", ha="center", fontsize=8)
     axes.scatter(0, 0, 0, color="black", s=12)
     axes.set(xlabel="input 1", ylabel="input 2", zlabel="input 3", zlim=(-1.5, 1.5))
+    axes.set(xticks=(-1, 0, 1), yticks=(-1, 0, 1), zticks=(-1, 0, 1))
     axes.view_init(elev=18, azim=-58)
     return figure
 
