@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from disintegrate.plan import Plan, Query
-from disintegrate.quadrature import RULES
+from disintegrate.rules import RULES
 from tests import oracles
 
 INPUTS, CLASSES = 6, 3
@@ -73,9 +73,10 @@ def cases(draw: st.DrawFn, kinds: tuple[str, ...] = KINDS, images: int = 2) -> C
 
 
 def steps_of(rule: str) -> st.SearchStrategy[int]:
-    return st.integers(2 if rule == "trapezoid" else 1, 40)
+    return st.integers(2 if rule == "trapezoid" or rule.startswith("captum_riemann") else 1, 40)
 
 
+TEXTBOOK = ("gauss_legendre", "midpoint", "riemann_left", "riemann_right", "trapezoid")
 rule_names = st.sampled_from(sorted(RULES))
 positions = st.floats(-1, 2).map(lambda value: round(value, 3))
 queries = st.builds(

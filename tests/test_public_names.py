@@ -12,7 +12,8 @@ def test_every_public_name_is_there_and_no_other() -> None:
 def test_the_public_names_are_these() -> None:
     assert sorted(disintegrate.__all__) == [
         "Capabilities", "Cost", "DamagedFile", "DisintegrateError", "DistanceSummary", "Exactness", "Explainer",
-        "Explanation", "InvalidValue", "LocalExplainer", "Measure", "Misuse", "NotPermitted", "Plan", "Quadrature",
+        "Explanation", "InvalidValue", "LocalExplainer", "Measure", "Misuse", "NotPermitted", "PRESETS", "Plan",
+        "Preset", "Quadrature",
         "Query", "RULES", "Recording", "Recovery", "Remembering", "Request", "Rule", "Term", "UnknownName",
         "UnwritableOutput", "baseline_window", "bias_free", "distance", "gauss_legendre", "integrated_gradients",
         "midpoint", "recover", "riemann_left", "riemann_right", "rule_named", "shared_piece", "single_step",

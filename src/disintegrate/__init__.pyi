@@ -6,19 +6,19 @@ from .measure import Exactness, Measure
 from .metrics import DistanceSummary, distance, summarise
 from .plan import Cost, Plan, Query, Term
 from .quadrature import (
-    RULES,
     Quadrature,
     Rule,
     gauss_legendre,
     midpoint,
     riemann_left,
     riemann_right,
-    rule_named,
     trapezoid,
 )
 from .recover import Recovery, recover
+from .rules import PRESETS, RULES, Preset, rule_named
 
 __all__ = [
+    "PRESETS",
     "RULES",
     "Capabilities",
     "Cost",
@@ -34,6 +34,7 @@ __all__ = [
     "Misuse",
     "NotPermitted",
     "Plan",
+    "Preset",
     "Quadrature",
     "Query",
     "Recording",

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float64
 from numpy.polynomial.legendre import leggauss
 
-from disintegrate.errors import InvalidValue, UnknownName
+from disintegrate.errors import InvalidValue
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +64,7 @@ def riemann_right(steps: int) -> Quadrature:
         >>> bool(riemann_right(4).nodes[-1] == 1)
         True
     """
-    steps = _checked(steps, "riemann_right", "Use steps=1 for a single gradient at the input.")
+    steps = checked_steps(steps, "riemann_right", "Use steps=1 for a single gradient at the input.")
     return Quadrature(np.arange(1, steps + 1) / steps, np.full(steps, 1 / steps))
 
 
@@ -75,7 +75,7 @@ def riemann_left(steps: int) -> Quadrature:
         >>> bool(riemann_left(4).nodes[0] == 0)
         True
     """
-    steps = _checked(steps, "riemann_left", "Use steps=1 for a single gradient at the baseline.")
+    steps = checked_steps(steps, "riemann_left", "Use steps=1 for a single gradient at the baseline.")
     return Quadrature(np.arange(steps) / steps, np.full(steps, 1 / steps))
 
 
@@ -86,7 +86,7 @@ def midpoint(steps: int) -> Quadrature:
         >>> bool(midpoint(1).nodes[0] == gauss_legendre(1).nodes[0] == 0.5)
         True
     """
-    steps = _checked(steps, "midpoint", "Use steps=1 for a single gradient half-way.")
+    steps = checked_steps(steps, "midpoint", "Use steps=1 for a single gradient half-way.")
     return Quadrature((np.arange(steps) + 0.5) / steps, np.full(steps, 1 / steps))
 
 
@@ -103,7 +103,7 @@ def trapezoid(steps: int) -> Quadrature:
             got="steps=1",
             instead="Use steps=2, or riemann_right.",
         )
-    steps = _checked(steps, "trapezoid", "Use steps=2 for the two ends of the ray.")
+    steps = checked_steps(steps, "trapezoid", "Use steps=2 for the two ends of the ray.")
     weights = np.full(steps, 1 / (steps - 1))
     weights[[0, -1]] /= 2
     return Quadrature(np.linspace(0, 1, steps), weights)
@@ -118,34 +118,17 @@ def gauss_legendre(steps: int) -> Quadrature:
         >>> bool(abs(rule.weights @ rule.nodes**5 - 1 / 6) < 1e-15)
         True
     """
-    steps = _checked(steps, "gauss_legendre", "Use steps=1 for a single gradient half-way.")
+    steps = checked_steps(steps, "gauss_legendre", "Use steps=1 for a single gradient half-way.")
     nodes, weights = leggauss(steps)
     return Quadrature((nodes + 1) / 2, weights / 2)
 
 
-RULES: dict[str, Rule] = {
-    "riemann_right": riemann_right,
-    "riemann_left": riemann_left,
-    "midpoint": midpoint,
-    "trapezoid": trapezoid,
-    "gauss_legendre": gauss_legendre,
-}
-
-
-def rule_named(name: str) -> Rule:
-    """Look a rule up by its name.
+def checked_steps(steps: int, rule: str, instead: str) -> int:
+    """The steps as a whole number of at least 1.
 
     Raises:
-        UnknownName: for a name that is not in `RULES`.
+        InvalidValue: they are not.
     """
-    if name not in RULES:
-        raise UnknownName(
-            "There is no such quadrature rule.", got=repr(name), instead=f"Choose from {', '.join(RULES)}."
-        )
-    return RULES[name]
-
-
-def _checked(steps: int, rule: str, instead: str) -> int:
     if isinstance(steps, bool) or steps != int(steps) or steps < 1:
         raise InvalidValue(f"The `steps` of {rule} must be a whole number of at least 1.", got=steps, instead=instead)
     return int(steps)

@@ -12,7 +12,7 @@ from torch import nn
 from disintegrate.errors import InvalidValue
 from disintegrate.explainers.protocol import Capabilities, Explanation, Request
 from disintegrate.gradients import DEFAULT_MEMORY, integrated_gradients
-from disintegrate.quadrature import rule_named
+from disintegrate.rules import rule_named
 
 
 class LocalExplainer:
