@@ -54,10 +54,7 @@ def test_the_plans_are_the_papers_equations(case: Case, steps: int, alpha: float
         (shared_piece(alpha, steps), slowly(case, oracles.equation_3, steps, alpha)),
         (step_count(steps), slowly(case, oracles.equation_4, steps)),
     ):
-        # A ray that runs into a kink at a node settles it by rounding: not the subject here.
-        apart = distance(recovered(case, plan), slow)
-        assert (apart < 1e-9 * max(1, plan.amplification)).all() or case.kind != "tanh"
-        assert np.median(apart) < 1e-6 or case.kind != "bias-free relu"
+        assert distance(recovered(case, plan), slow).max() < 1e-9 * max(1, plan.amplification)
 
 
 @given(case=cases(), steps=st.integers(2, 60))
