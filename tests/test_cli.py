@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from disintegrate import cli
+from disintegrate import __version__, cli
 
 SMALL = ("--quick", "--images", "3", "--models", "TwoLayerNet")
 
@@ -58,8 +58,9 @@ def test_json_is_the_records_and_nothing_else(
         (("--images", "0"), "The number of images must be at least 1. Got 0."),
         (("--seeds", "0"), "The number of seeds must be at least 1. Got 0."),
         (("--models", "VGG"), "There is no such network. Got 'VGG'. Choose from TwoLayerNet_nobias"),
-        (("--data", "nowhere"), "The data folder does not exist. Got nowhere."),
+        (("--data", "nowhere"), "There is no such data folder. Got nowhere."),
         (("--device", "cuda:9"), "The device cannot be used here. Got 'cuda:9'"),
+        (("--images", "20000"), "There are not so many test images. Got 20000. Use --images 10000 or fewer."),
         (("--images", "many"), "Invalid value for '--images'"),
         (("--flag",), "No such option"),
     ],
@@ -85,6 +86,13 @@ def test_an_output_folder_that_cannot_be_written_is_a_failure(
     code, _, errors = run(capsys, monkeypatch, "reproduce", *SMALL, "--out", str(tmp_path / "file" / "out"))
     assert code == 1
     assert "an output folder that you may write to" in " ".join(errors.split())
+    code, _, errors = run(capsys, monkeypatch, "reproduce", *SMALL, "--out", str(tmp_path / "file"))
+    assert code == 1
+    assert "The output is not a folder." in errors
+
+
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run(capsys, monkeypatch, "--version") == (0, f"disintegrate {__version__}\n", "")
 
 
 def test_damaged_data_is_a_failure_that_names_the_file(
@@ -109,6 +117,7 @@ def test_a_checkpoint_that_does_not_fit_is_a_failure(
     code, _, errors = run(capsys, monkeypatch, *arguments)
     assert code == 1
     assert "is not a safetensors file" in errors
+    assert "to train again" in errors
 
 
 def test_help_is_printed_without_importing_torch() -> None:

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -128,6 +130,7 @@ def test_float32_in_float32_out() -> None:
         (torch.zeros(2, 3).double(), torch.tensor([0, 0]), "does not take inputs of this shape or dtype"),
         (torch.zeros(2, 3), torch.tensor([0, 2]), "Use 0 to 1"),
         (torch.zeros(2, 3), torch.tensor([0, -1]), "Use 0 to 1"),
+        (torch.zeros(2, 3), torch.tensor([0.5, 1]), "Targets are indices of outputs. Got torch.float32"),
     ],
 )
 def test_bad_input_gets_a_sentence(inputs: Tensor, targets: Tensor, sentence: str) -> None:
@@ -136,6 +139,15 @@ def test_bad_input_gets_a_sentence(inputs: Tensor, targets: Tensor, sentence: st
         vanilla_gradient(model, inputs, targets)
     with pytest.raises(InvalidValue, match=sentence):
         integrated_gradients(model, inputs, torch.zeros_like(inputs), targets, riemann_right(3))
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_numpy_arrays_are_told_to_become_tensors() -> None:
+    arrays: Any = (np.zeros((2, 3), np.float32), np.zeros(2, np.int64))
+    with pytest.raises(
+        InvalidValue, match=r"The inputs must be a torch tensor. Got ndarray. Use torch.tensor\(inputs\)"
+    ):
+        vanilla_gradient(nn.Linear(3, 2), *arrays)
 
 
 @pytest.mark.usefixtures("unchecked")

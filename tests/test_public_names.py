@@ -11,8 +11,9 @@ def test_every_public_name_is_there_and_no_other() -> None:
 
 def test_the_public_names_are_these() -> None:
     assert sorted(disintegrate.__all__) == [
-        "Capabilities", "Cost", "DamagedFile", "DisintegrateError", "DistanceSummary", "Exactness", "Explainer",
-        "Explanation", "InvalidValue", "LocalExplainer", "Measure", "Misuse", "NotPermitted", "PRESETS", "Plan",
+        "BadAnswer", "Capabilities", "Cost", "DamagedFile", "DisintegrateError", "DistanceSummary", "Exactness",
+        "Explainer", "Explanation", "InvalidValue", "LocalExplainer", "Measure", "Misuse", "NotPermitted",
+        "PRESETS", "Plan",
         "Preset", "Quadrature",
         "Query", "RULES", "Recording", "Recovery", "Remembering", "Request", "Rule", "Term", "UnknownName",
         "UnwritableOutput", "baseline_window", "bias_free", "distance", "gauss_legendre", "integrated_gradients",
@@ -23,7 +24,7 @@ def test_the_public_names_are_these() -> None:
 
 def test_the_exceptions_are_one_tree_drawn_in_its_docstring() -> None:
     classes = [thing for thing in vars(errors).values() if isinstance(thing, type) and issubclass(thing, Exception)]
-    assert len(classes) == 7
+    assert len(classes) == 8
     for exception in classes:
         assert issubclass(exception, errors.DisintegrateError)
         assert exception.__name__ in (errors.__doc__ or "")

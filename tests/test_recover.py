@@ -1,5 +1,7 @@
 """The query loop: exactly which questions go out, and what is made of the answers."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from disintegrate import (
+    BadAnswer,
     Capabilities,
+    Explanation,
     InvalidValue,
     LocalExplainer,
     NotPermitted,
@@ -16,6 +20,7 @@ from disintegrate import (
     Query,
     Recording,
     Remembering,
+    Request,
     baseline_window,
     bias_free,
     recover,
@@ -150,3 +155,45 @@ def test_remembering_asks_no_question_twice() -> None:
     recover(service, 2 * inputs, targets, bias_free(8))
     recover(service, inputs, targets + 1, bias_free(8))
     assert len(inside.requests) == 6
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("inputs", "targets", "plan", "sentence"),
+    [
+        (torch.ones(1, 3), np.array([0]), single_step(), "The inputs must be a numpy array. Got Tensor"),
+        ([[1.0, 2, 3]], np.array([0]), single_step(), "The inputs must be a numpy array. Got list"),
+        (np.ones((1, 3)), 0, single_step(), "The targets must be a numpy array. Got int"),
+        (np.ones((1, 3)), np.array([0.5]), single_step(), "Targets are indices of outputs. Got float64"),
+        (np.ones((1, 3)), np.array([0]), "step_count", "A plan is wanted. Got str"),
+    ],
+)
+def test_what_is_no_array_or_plan_gets_a_sentence(inputs: Any, targets: Any, plan: Any, sentence: str) -> None:
+    service = Recording(LocalExplainer(nn.Linear(3, 1), Capabilities(rule="riemann_right")))
+    with pytest.raises(InvalidValue, match=sentence):
+        recover(service, inputs, targets, plan)
+    assert service.requests == []
+
+
+class Answering:
+    """A service that answers the same whatever it is asked."""
+
+    capabilities = Capabilities(rule="riemann_right")
+
+    def __init__(self, attribution: np.ndarray) -> None:
+        self.attribution = attribution
+
+    def explain(self, request: Request) -> Explanation:
+        return Explanation(np.zeros(1), self.attribution)
+
+
+@pytest.mark.parametrize(
+    ("attribution", "sentence"),
+    [
+        (np.array([[1.0, np.nan, 2]]), "NaN or infinity. Got 1 such"),
+        (np.ones((1, 4)), r"another shape.*\(1, 4\) for \(1, 3\)"),
+    ],
+)
+def test_an_answer_that_is_no_explanation_gets_a_sentence(attribution: np.ndarray, sentence: str) -> None:
+    with pytest.raises(BadAnswer, match=sentence):
+        recover(Answering(attribution), np.ones((1, 3)), np.array([0]), single_step())

@@ -1,5 +1,14 @@
 from .closed_form import baseline_window, bias_free, shared_piece, single_step, single_step_beyond, step_count
-from .errors import DamagedFile, DisintegrateError, InvalidValue, Misuse, NotPermitted, UnknownName, UnwritableOutput
+from .errors import (
+    BadAnswer,
+    DamagedFile,
+    DisintegrateError,
+    InvalidValue,
+    Misuse,
+    NotPermitted,
+    UnknownName,
+    UnwritableOutput,
+)
 from .explainers import Capabilities, Explainer, Explanation, LocalExplainer, Recording, Remembering, Request
 from .gradients import integrated_gradients, vanilla_gradient
 from .measure import Exactness, Measure
@@ -20,6 +29,7 @@ from .rules import PRESETS, RULES, Preset, rule_named
 __all__ = [
     "PRESETS",
     "RULES",
+    "BadAnswer",
     "Capabilities",
     "Cost",
     "DamagedFile",

@@ -17,6 +17,7 @@ from rich.progress import Progress as RichProgress
 from rich.table import Table
 from rich.text import Text
 
+from disintegrate import __version__
 from disintegrate.errors import DisintegrateError
 
 if TYPE_CHECKING:
@@ -31,9 +32,20 @@ app = typer.Typer(
 errors = Console(stderr=True)
 
 
+def _print_version(wanted: bool) -> bool:
+    if wanted:
+        print(f"disintegrate {__version__}")
+        raise typer.Exit
+    return wanted
+
+
 @app.callback()
-def root() -> None:
-    """Make room for subcommands."""
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Does an explanation endpoint give away the model's gradient, and so the model?"""
 
 
 @app.command()
@@ -113,7 +125,7 @@ def _bars() -> Iterator[_Bars]:
         with RichProgress(*columns, console=errors) as progress:
             yield _Bars(progress)
     except KeyboardInterrupt:
-        errors.print("Stopped. What was finished is kept; the same command goes on from there.")
+        errors.print("Stopped. Finished epochs and units are kept; the same command goes on behind them.")
         raise typer.Exit(130) from None
 
 

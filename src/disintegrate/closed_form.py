@@ -98,16 +98,18 @@ def baseline_window(width: float, steps: int, *, centred: bool = False) -> Plan:
     Any rule of mass 1, any steps; exact when no kink of the model lies in the window.
 
     Raises:
-        InvalidValue: a width that is not positive, or steps below 1.
+        InvalidValue: a width outside (0, 1], or steps below 1.
 
     Example:
         >>> from disintegrate.quadrature import trapezoid
         >>> baseline_window(0.125, 50).measure(trapezoid).piece == (0.875, 1.0)
         True
     """
-    if not 0 < width < float("inf"):
+    if not 0 < width <= 1:
         raise InvalidValue(
-            "The width of a baseline window must be positive.", got=width, instead="Use 1e-3, for example."
+            "The width of a baseline window must lie above 0 and not above 1.",
+            got=width,
+            instead="Use 1e-3, for example.",
         )
     stop = 1 + width if centred else 1.0
     query = Query(1 - width, stop, steps)

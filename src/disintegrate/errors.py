@@ -6,6 +6,7 @@
     │   ├── UnknownName          no network, rule or file of that name (also a LookupError)
     │   └── NotPermitted         a query that the explainer's capabilities do not allow
     ├── DamagedFile              a file exists and is not what it should be
+    ├── BadAnswer                a service answered what cannot be an explanation
     └── UnwritableOutput         a result could not be stored
 
 Each carries one sentence on what was wrong, what was given, and what to write instead.
@@ -55,6 +56,10 @@ class NotPermitted(Misuse):
 
 class DamagedFile(DisintegrateError):
     """A file exists and is not what it should be."""
+
+
+class BadAnswer(DisintegrateError):
+    """A service answered what cannot be an explanation."""
 
 
 class UnwritableOutput(DisintegrateError):

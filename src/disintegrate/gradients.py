@@ -138,6 +138,9 @@ def _tiles(
 
 
 def _check(model: nn.Module, inputs: Float[Tensor, "n *shape"], targets: Int[Tensor, " n"]) -> None:
+    _check_tensors(inputs=inputs, targets=targets)
+    if targets.is_floating_point():
+        raise InvalidValue("Targets are indices of outputs.", got=targets.dtype, instead="Use targets.long().")
     if inputs.ndim < 2 or len(inputs) == 0 or targets.shape != inputs.shape[:1]:
         raise InvalidValue(
             "Inputs must be a batch with one target for each.",
@@ -168,3 +171,10 @@ def _check(model: nn.Module, inputs: Float[Tensor, "n *shape"], targets: Int[Ten
             got=f"targets from {int(targets.min())} to {int(targets.max())}",
             instead=f"Use 0 to {outputs.shape[1] - 1}.",
         )
+
+
+def _check_tensors(**given: object) -> None:
+    for name, value in given.items():
+        if not isinstance(value, Tensor):
+            got = type(value).__name__
+            raise InvalidValue(f"The {name} must be a torch tensor.", got=got, instead=f"Use torch.tensor({name}).")

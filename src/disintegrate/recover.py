@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int
 
-from disintegrate.errors import InvalidValue, NotPermitted
-from disintegrate.explainers.protocol import Capabilities, Explainer, Request
+from disintegrate.errors import BadAnswer, InvalidValue, NotPermitted
+from disintegrate.explainers.protocol import Capabilities, Explainer, Explanation, Request
 from disintegrate.plan import Plan, Query
 
 
@@ -65,7 +65,8 @@ def recover(
 
     Raises:
         NotPermitted: the plan needs what the service does not allow; nothing was asked then.
-        InvalidValue: shapes that do not match, or NaN.
+        InvalidValue: shapes that do not match, NaN, or what is no numpy array.
+        BadAnswer: the service answered NaN, or another shape than it was asked.
 
     Example:
         >>> from torch import nn
@@ -76,6 +77,7 @@ def recover(
         >>> bool(np.allclose(recovery.gradient, explainer.model.weight.numpy(), atol=1e-4))
         True
     """
+    _check_types(plan, inputs, targets, baselines)
     dtype = np.dtype(explainer.capabilities.dtype or inputs.dtype)
     start = np.zeros_like(inputs) if baselines is None else baselines
     _check(explainer.capabilities, plan, inputs, targets, start)
@@ -85,6 +87,7 @@ def recover(
     for term in plan:
         request = request_of(term.query, inputs, start, targets, dtype)
         answer = explainer.explain(request)
+        _check_answer(answer, request)
         moved = request.inputs.astype(np.float64) - request.baselines
         seen = moved != 0
         integral = np.divide(answer.attribution, moved, out=np.zeros(inputs.shape), where=seen)
@@ -112,6 +115,33 @@ def request_of(
         return (wide + position * (inputs - wide)).astype(dtype)
 
     return Request(point(query.stop), point(query.start), targets, query.steps)
+
+
+def _check_types(plan: object, inputs: object, targets: object, baselines: object) -> None:
+    if not isinstance(plan, Plan):
+        got = type(plan).__name__
+        raise InvalidValue("A plan is wanted.", got=got, instead="Use step_count(50), or Plan.from_json(text).")
+    for name, given in (("inputs", inputs), ("targets", targets), ("baselines", baselines)):
+        if not isinstance(given, np.ndarray) and not (given is None and name == "baselines"):
+            got = type(given).__name__
+            raise InvalidValue(f"The {name} must be a numpy array.", got=got, instead=f"Use np.asarray({name}).")
+    if isinstance(targets, np.ndarray) and not np.issubdtype(targets.dtype, np.integer):
+        raise InvalidValue("Targets are indices of outputs.", got=targets.dtype, instead="Use targets.astype(int).")
+
+
+def _check_answer(answer: Explanation, request: Request) -> None:
+    if answer.attribution.shape != request.inputs.shape:
+        raise BadAnswer(
+            "The service answered attributions of another shape than its inputs.",
+            got=f"{answer.attribution.shape} for {request.inputs.shape}",
+            instead="Check that the explainer answers one attribution for each coordinate.",
+        )
+    if not np.isfinite(answer.attribution).all():
+        raise BadAnswer(
+            "The service answered NaN or infinity.",
+            got=f"{int((~np.isfinite(answer.attribution)).sum())} such attributions",
+            instead="Check the model's weights, and that it is finite at the baseline and beyond the input.",
+        )
 
 
 def _check(

@@ -114,7 +114,7 @@ def test_a_shipped_file_that_was_changed_fails_its_checksum(small_data: Path, mo
 
 
 def test_a_missing_folder_and_a_missing_file_get_a_sentence(small_data: Path, tmp_path: Path) -> None:
-    with pytest.raises(UnknownName, match="The data folder does not exist. Got .*nowhere"):
+    with pytest.raises(UnknownName, match="There is no such data folder. Got .*nowhere"):
         mnist.load("test", tmp_path / "nowhere")
     (small_data / LABELS).unlink()
     with pytest.raises(UnknownName, match="has no t10k-labels-idx1-ubyte.gz"):

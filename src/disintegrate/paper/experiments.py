@@ -114,7 +114,7 @@ def measure(
     """
     network = trained.record.recipe.network
     starts = range(0, len(digits), IMAGES_PER_UNIT)
-    title = f"measure {network}" if condition == AS_SERVED else f"measure {network}, {condition}"
+    title = f"{network}, {condition.replace('_', ' ')}: {len(methods)} plans, {len(digits)} images"
     bar = progress.task(title, len(starts))
     parts = []
     for start in starts:

@@ -85,7 +85,7 @@ def load(split: Split, folder: Path | None = None) -> Digits:
     """
     if folder is not None and not folder.is_dir():
         raise UnknownName(
-            "The data folder does not exist.",
+            "There is no such data folder.",
             got=folder,
             instead="Give a folder with the four IDX files of MNIST, or leave the option out to use the shipped ones.",
         )
@@ -129,7 +129,9 @@ def read_idx(path: Path, *, dimensions: int) -> UInt8[np.ndarray, "..."]:
     magic = bytes((0, 0, 8, dimensions))
     if raw[:4] != magic:
         raise _damaged(
-            path, f"an IDX file of bytes in {dimensions} dimensions starts with {magic.hex()}", raw[:4].hex()
+            path,
+            f"an IDX file of bytes in {dimensions} dimensions starts with {magic.hex()}",
+            raw[:4].hex() or "an empty file",
         )
     header = 4 + 4 * dimensions
     if len(raw) < header:

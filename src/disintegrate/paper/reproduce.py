@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from disintegrate.errors import InvalidValue, UnknownName
+from disintegrate.errors import InvalidValue, UnknownName, UnwritableOutput
 from disintegrate.explainers import Capabilities, LocalExplainer, usable_device
 from disintegrate.files import write_atomically
 from disintegrate.paper import drawings, evidence, mnist
@@ -93,10 +93,18 @@ def reproduce(options: Options, progress: Progress = SILENT) -> Reproduction:
         DamagedFile: damaged data, or a stored result that cannot be read.
         UnwritableOutput: the output folder cannot be written.
     """
+    if options.out.exists() and not options.out.is_dir():
+        raise UnwritableOutput(
+            "The output is not a folder.", got=options.out, instead="Give --out a folder, new or old."
+        )
     write_atomically(options.out / ".writable", b"")
     (options.out / ".writable").unlink()
     usable_device(options.device)
     training, test = mnist.load("train", options.data), mnist.load("test", options.data)
+    if options.images is not None and options.images > len(test):
+        raise InvalidValue(
+            "There are not so many test images.", got=options.images, instead=f"Use --images {len(test)} or fewer."
+        )
     digits = test.first(options.chosen_images)
     units, models = Units(options.out / "units"), options.out / "models"
 

@@ -118,10 +118,14 @@ def load_trained(folder: Path, key: str) -> TrainedNetwork | None:
     except ValidationError as error:
         raise DamagedFile(
             f"The record {record_path} cannot be read.",
-            got=f"{error.error_count()} errors",
+            got=error.errors()[0]["msg"],
             instead="Delete it to train again.",
         ) from None
-    model = load_weights(weights_path, record.recipe.network)
+    try:
+        model = load_weights(weights_path, record.recipe.network)
+    except DamagedFile as error:
+        delete = f"Delete it and {record_path.name} to train again."
+        raise DamagedFile(error.problem, got=error.got, instead=delete) from None
     if weights_sha256(model) != record.weights_sha256:
         raise DamagedFile(
             f"The weights {weights_path} are not those of their record.",
