@@ -40,7 +40,7 @@ def test_json_is_the_records_and_nothing_else(
 ) -> None:
     arguments = ("reproduce", *SMALL, "--data", str(small_data), "--out", str(tmp_path / "out"), "--json")
     code, text, _ = run(capsys, monkeypatch, *arguments)
-    found = json.loads(text)
+    found = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert code == 0
     assert found[0]["kind"] == "run"
     assert len(found) == 1 + len(found[0]["records"])

@@ -122,6 +122,16 @@ def test_a_plan_beyond_the_capabilities_is_refused_before_anything_is_asked() ->
         assert service.requests == []
 
 
+def test_a_baseline_that_the_service_would_not_take_is_refused_before_anything_is_asked() -> None:
+    service = Recording(LocalExplainer(network("relu", 0), Capabilities(rule="riemann_right", baseline=False)))
+    inputs, targets = np.ones((1, INPUTS)), np.array([0])
+    with pytest.raises(NotPermitted, match="Use the zero baseline"):
+        recover(service, inputs, targets, bias_free(5), baselines=inputs / 2)
+    assert service.requests == []
+    recover(service, inputs, targets, bias_free(5), baselines=0 * inputs)
+    assert len(service.requests) == 1
+
+
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("inputs", "targets", "baselines"),

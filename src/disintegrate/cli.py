@@ -78,7 +78,7 @@ def reproduce(
     options = Options(out=out, quick=quick, data=data, networks=networks, images=images, seeds=seeds, device=device)
     with _bars() as progress:
         done = run(options, progress)
-    page = render_folder(out)
+    page = render_folder(done.folder)
     if as_json:
         print(json.dumps([json.loads(record.model_dump_json()) for record in (done.run, *done.records)]))
         return

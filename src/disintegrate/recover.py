@@ -167,3 +167,4 @@ def _check(
         )
     if not (np.isfinite(inputs).all() and np.isfinite(baselines).all()):
         raise InvalidValue("Inputs and baselines must be finite.", got="NaN or infinity", instead="Give numbers.")
+    capabilities.check_baselines(baselines)

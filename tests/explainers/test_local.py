@@ -58,6 +58,15 @@ def test_steps_outside_the_bounds_are_refused() -> None:
     assert explainer.explain(request(20)).output.shape == (3,)
 
 
+def test_a_baseline_of_the_callers_is_refused_where_the_service_has_its_own() -> None:
+    fixed = LocalExplainer(network("relu", 0), Capabilities(rule="midpoint", baseline=False))
+    asked = request(dtype=np.float64)
+    assert fixed.explain(asked).output.shape == (3,)
+    for baselines in (asked.baselines + 0.5, 0.999 * asked.inputs):
+        with pytest.raises(NotPermitted, match=r"baseline of the caller's\. Got 18 coordinates"):
+            fixed.explain(Request(asked.inputs, baselines, asked.targets, 5))
+
+
 def test_an_unknown_rule_and_a_device_that_is_not_there_get_a_sentence() -> None:
     with pytest.raises(UnknownName, match="Choose from"):
         LocalExplainer(network("relu", 0), Capabilities(rule="simpson"))

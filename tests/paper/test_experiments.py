@@ -8,7 +8,7 @@ import torch
 
 from disintegrate import Capabilities, LocalExplainer, distance, summarise
 from disintegrate.paper import drawings, evidence, mnist
-from disintegrate.paper.conditions import CONDITIONS, conditions_for
+from disintegrate.paper.conditions import CONDITIONS, as_served, conditions_for
 from disintegrate.paper.experiments import (
     ALPHA,
     ONE_QUERY,
@@ -101,18 +101,19 @@ def test_a_unit_hangs_on_weights_digits_methods_and_condition(digits: mnist.Digi
     units = Units(tmp_path)
     one, other = untrained("TwoLayerNet"), untrained("TwoLayerNet_nobias")
 
-    def run(trained: TrainedNetwork, some: mnist.Digits, method: str, condition: str, dtype: torch.dtype) -> int:
-        service = LocalExplainer(trained.model, Capabilities(rule="riemann_right"), dtype=torch.float32)
-        service.dtype = dtype
-        measure(service, trained, some, (method,), units, condition=condition)
+    def run(trained: TrainedNetwork, some: mnist.Digits, method: str, condition: str = "as_served") -> int:
+        measure(as_served(trained.model, "cpu"), trained, some, (method,), units, condition=condition)
         return len(list(tmp_path.glob("*.safetensors")))
 
-    assert run(one, digits, "single_step", "as_served", torch.float32) == 1
-    assert run(one, digits, "single_step", "as_served", torch.float32) == 1
-    assert run(other, digits, "single_step", "as_served", torch.float32) == 2
-    assert run(one, digits.first(2), "single_step", "as_served", torch.float32) == 3
-    assert run(one, digits, "explanation", "as_served", torch.float32) == 4
-    assert run(one, digits, "single_step", "softmax", torch.float32) == 5
+    assert run(one, digits, "single_step") == 1
+    assert run(one, digits, "single_step") == 1
+    assert run(other, digits, "single_step") == 2
+    assert run(one, digits.first(2), "single_step") == 3
+    assert run(one, digits, "explanation") == 4
+    assert run(one, digits, "single_step", "softmax") == 5
+    wide = CONDITIONS["float64"].service(build("TwoLayerNet").eval(), "cpu")
+    measure(wide, one, digits, ("single_step",), units)
+    assert len(list(tmp_path.glob("*.safetensors"))) == 6
 
 
 def test_the_conditions_do_what_they_say(digits: mnist.Digits) -> None:

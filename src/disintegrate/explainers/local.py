@@ -65,10 +65,11 @@ class LocalExplainer:
         """Answer a batch by equation (1).
 
         Raises:
-            NotPermitted: steps outside the bounds.
+            NotPermitted: steps outside the bounds, or a baseline where callers may set none.
             InvalidValue: shapes that do not match, NaN, or a target that the model lacks.
         """
         self.capabilities.check_steps(request.steps)
+        self.capabilities.check_baselines(request.baselines)
         inputs = torch.tensor(request.inputs, dtype=self.dtype, device=self.device)
         baselines = torch.tensor(request.baselines, dtype=self.dtype, device=self.device)
         targets = torch.tensor(request.targets, dtype=torch.long, device=self.device)

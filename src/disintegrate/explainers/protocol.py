@@ -43,6 +43,19 @@ class Capabilities:
                 instead=f"Use a plan with steps in {allowed}.",
             )
 
+    def check_baselines(self, baselines: Float[np.ndarray, "n *shape"]) -> None:
+        """Refuse a baseline of the caller's where the service has its own, which is zero.
+
+        Raises:
+            NotPermitted: a baseline is not zero.
+        """
+        if not self.baseline and baselines.any():
+            raise NotPermitted(
+                "The service does not allow a baseline of the caller's.",
+                got=f"{np.count_nonzero(baselines)} coordinates that are not zero",
+                instead="Use the zero baseline, and a plan whose queries all start at 0.",
+            )
+
 
 @dataclass(frozen=True, eq=False)
 class Request:

@@ -12,7 +12,7 @@ from torch import nn
 from disintegrate.closed_form import bias_free, shared_piece, step_count
 from disintegrate.explainers import LocalExplainer
 from disintegrate.gradients import vanilla_gradient
-from disintegrate.paper.conditions import SERVICE
+from disintegrate.paper.conditions import as_served
 from disintegrate.paper.experiments import ALPHA, METHODS, STEPS, TABLES, explanation_of, true_gradient
 from disintegrate.paper.mnist import Digits
 from disintegrate.paper.records import Drawing
@@ -38,7 +38,7 @@ HIDDEN_WEIGHTS, OUTPUT_WEIGHTS = ((1.0, 0.4, 0.8), (-0.7, 1.0, 0.6)), (1.0, -0.5
 
 def figure_1(trained: TrainedNetwork, digits: Digits, device: str) -> Drawing:
     """A digit, its vanilla gradient and its Integrated Gradients."""
-    explainer, one = LocalExplainer(trained.model, SERVICE, device=device), digits.first(1)
+    explainer, one = as_served(trained.model, device), digits.first(1)
     return Drawing(
         figure="1",
         caption=f"A digit, its vanilla gradient and its Integrated Gradients ({trained.record.recipe.network}); "
@@ -58,7 +58,7 @@ def figure_4(trained: Mapping[str, TrainedNetwork], digits: Digits, device: str)
     for experiment, network, plan in ROWS:
         if network not in trained:
             continue
-        explainer = LocalExplainer(trained[network].model, SERVICE, device=device)
+        explainer = as_served(trained[network].model, device)
         recovery = recover(explainer, one.normalised(), one.labels.astype(np.int64), plan)
         rows.append(
             {
@@ -83,7 +83,7 @@ def figure_5(
     data = {}
     for network, one in trained.items():
         for output, model in (("logit", one.model), ("probability", nn.Sequential(one.model, nn.Softmax(dim=1)))):
-            explainer = LocalExplainer(model, SERVICE, device=device)
+            explainer = as_served(model, device)
             key = f"norms-{network}-{output}-{one.record.weights_sha256[:16]}-{some.sha256[:16]}-{device}"
             norms = units.once(key, partial(_norms_along_ray, explainer, some))["norms"]
             quantiles = np.percentile(norms, (10, 50, 90), axis=1)
@@ -122,7 +122,9 @@ def figure_digits(measured: Mapping[str, Arrays]) -> Drawing:
     for network, arrays in measured.items():
         for method, networks in TABLES.values():
             if network in networks and f"{method}.cancelled_digits" in arrays:
-                pairs = (arrays[f"{method}.cancelled_digits"], arrays[f"{method}.distance"])
+                digits, error = arrays[f"{method}.cancelled_digits"], arrays[f"{method}.distance"]
+                # Where nothing was left of the sum, infinitely many digits cancelled, and JSON has no such number.
+                pairs = (digits[np.isfinite(digits)], error[np.isfinite(digits)])
                 data[f"{METHODS[method].title}, {network}"] = [
                     [float(f"{value:.4g}") for value in column[:POINTS_PER_CELL]] for column in pairs
                 ]

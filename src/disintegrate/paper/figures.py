@@ -104,19 +104,10 @@ def _cancellation(data: dict[str, Any]) -> Figure:
     markers = "osD^vPX*"
     largest = 0.0
     for index, (name, (digits, error)) in enumerate(data.items()):
-        finite = np.isfinite(digits)
-        shown = np.maximum(np.array(error)[finite], 1e-9)
-        largest = max(largest, float(np.max(np.array(digits)[finite], initial=0.0)))
-        axes.scatter(
-            np.array(digits)[finite],
-            shown,
-            s=7,
-            marker=markers[index % 8],
-            alpha=0.5,
-            linewidths=0,
-            label=name,
-            rasterized=True,
-        )
+        shown = np.maximum(np.array(error), 1e-9)
+        largest = max(largest, *digits)
+        marker = markers[index % len(markers)]
+        axes.scatter(digits, shown, s=7, marker=marker, alpha=0.5, linewidths=0, label=name, rasterized=True)
     line = np.linspace(0, max(largest, 1.0), 50)
     axes.plot(
         line,

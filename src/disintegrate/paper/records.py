@@ -17,7 +17,7 @@ AGREEMENT_FACTOR = 3.0
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Claim(_Record):

@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 
 from disintegrate.errors import InvalidValue, UnknownName, UnwritableOutput
-from disintegrate.explainers import Capabilities, LocalExplainer, usable_device
+from disintegrate.explainers import usable_device
 from disintegrate.files import write_atomically
 from disintegrate.paper import drawings, evidence, mnist
+from disintegrate.paper.conditions import as_served
 from disintegrate.paper.experiments import cells, measure_cells
 from disintegrate.paper.networks import NETWORKS
 from disintegrate.paper.records import Record, Run, store
@@ -117,7 +118,7 @@ def reproduce(options: Options, progress: Progress = SILENT) -> Reproduction:
     records: list[Record] = []
     first_seed: dict[str, Arrays] = {}
     for (network, seed), one in trained.items():
-        service = LocalExplainer(one.model, Capabilities(rule="riemann_right"), device=options.device)
+        service = as_served(one.model, options.device)
         measured = measure_cells(service, one, digits, units, progress=progress)
         records += cells(one, digits, measured, device=options.device)
         if seed == 0:
