@@ -9,7 +9,19 @@ from .errors import (
     UnknownName,
     UnwritableOutput,
 )
-from .explainers import Capabilities, Explainer, Explanation, LocalExplainer, Recording, Remembering, Request
+from .explainers import (
+    Capabilities,
+    Deaf,
+    Explainer,
+    Explanation,
+    LocalExplainer,
+    Output,
+    Recording,
+    Remembering,
+    Request,
+    Wire,
+    Wired,
+)
 from .gradients import integrated_gradients, vanilla_gradient
 from .measure import Exactness, Measure
 from .metrics import DistanceSummary, distance, summarise
@@ -33,6 +45,7 @@ __all__ = [
     "Capabilities",
     "Cost",
     "DamagedFile",
+    "Deaf",
     "DisintegrateError",
     "DistanceSummary",
     "Exactness",
@@ -43,6 +56,7 @@ __all__ = [
     "Measure",
     "Misuse",
     "NotPermitted",
+    "Output",
     "Plan",
     "Preset",
     "Quadrature",
@@ -55,6 +69,8 @@ __all__ = [
     "Term",
     "UnknownName",
     "UnwritableOutput",
+    "Wire",
+    "Wired",
     "baseline_window",
     "bias_free",
     "distance",

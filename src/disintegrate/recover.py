@@ -61,7 +61,8 @@ def recover(
         inputs: points whose gradients are wanted.
         targets: the outputs to explain.
         plan: the queries and their coefficients.
-        baselines: where the rays begin; None for zero.
+        baselines: where the rays begin; None for zero. Where the service fixes a baseline that is not zero,
+            this is it: nothing is sent then, but the answers are divided by the distance from it.
 
     Raises:
         NotPermitted: the plan needs what the service does not allow; nothing was asked then.
@@ -85,10 +86,11 @@ def recover(
     observed = np.zeros(inputs.shape, bool)
     magnitude = np.zeros(len(inputs))
     for term in plan:
-        request = request_of(term.query, inputs, start, targets, dtype)
-        answer = explainer.explain(request)
-        _check_answer(answer, request)
-        moved = request.inputs.astype(np.float64) - request.baselines
+        stop, begin = ends_of(term.query, inputs, start, dtype)
+        named = begin if explainer.capabilities.baseline else None
+        answer = explainer.explain(Request(stop, named, targets, term.query.steps))
+        _check_answer(answer, stop)
+        moved = stop.astype(np.float64) - begin
         seen = moved != 0
         integral = np.divide(answer.attribution, moved, out=np.zeros(inputs.shape), where=seen)
         part = term.coefficient * term.query.length * integral
@@ -98,14 +100,13 @@ def recover(
     return Recovery(gradient, observed, plan, len(plan) * len(inputs), magnitude)
 
 
-def request_of(
+def ends_of(
     query: Query,
     inputs: Float[np.ndarray, "n *shape"],
     baselines: Float[np.ndarray, "n *shape"],
-    targets: Int[np.ndarray, " n"],
     dtype: np.dtype[np.floating],
-) -> Request:
-    """The request that goes out for a query, its points rounded to the dtype in which they are sent."""
+) -> tuple[Float[np.ndarray, "n *shape"], Float[np.ndarray, "n *shape"]]:
+    """The two ends that go out for a query, the far one first, rounded to the dtype in which they are sent."""
 
     def point(position: float) -> Float[np.ndarray, "n *shape"]:
         # The two ends are sent as they are: b + (x - b) may differ from x in its last digit.
@@ -114,7 +115,7 @@ def request_of(
         wide = baselines.astype(np.float64)
         return (wide + position * (inputs - wide)).astype(dtype)
 
-    return Request(point(query.stop), point(query.start), targets, query.steps)
+    return point(query.stop), point(query.start)
 
 
 def _check_types(plan: object, inputs: object, targets: object, baselines: object) -> None:
@@ -129,11 +130,11 @@ def _check_types(plan: object, inputs: object, targets: object, baselines: objec
         raise InvalidValue("Targets are indices of outputs.", got=targets.dtype, instead="Use targets.astype(int).")
 
 
-def _check_answer(answer: Explanation, request: Request) -> None:
-    if answer.attribution.shape != request.inputs.shape:
+def _check_answer(answer: Explanation, asked: Float[np.ndarray, "n *shape"]) -> None:
+    if answer.attribution.shape != asked.shape:
         raise BadAnswer(
             "The service answered attributions of another shape than its inputs.",
-            got=f"{answer.attribution.shape} for {request.inputs.shape}",
+            got=f"{answer.attribution.shape} for {asked.shape}",
             instead="Check that the explainer answers one attribution for each coordinate.",
         )
     if not np.isfinite(answer.attribution).all():
@@ -168,3 +169,18 @@ def _check(
     if not (np.isfinite(inputs).all() and np.isfinite(baselines).all()):
         raise InvalidValue("Inputs and baselines must be finite.", got="NaN or infinity", instead="Give numbers.")
     capabilities.check_baselines(baselines)
+    _check_reach(capabilities, plan, inputs, baselines)
+
+
+def _check_reach(
+    capabilities: Capabilities, plan: Plan, inputs: Float[np.ndarray, "..."], baselines: Float[np.ndarray, "..."]
+) -> None:
+    lowest, highest = capabilities.reach(inputs, baselines)
+    ends = [end for term in plan for end in (term.query.start, term.query.stop)]
+    slack = 1e-12 * max(1.0, *map(abs, ends))
+    if min(ends) < lowest - slack or max(ends) > highest + slack:
+        raise NotPermitted(
+            "The plan asks for points that the service would refuse.",
+            got=f"positions from {min(ends):.6g} to {max(ends):.6g} on the ray",
+            instead=f"Use a plan that stays within {lowest:.6g} to {highest:.6g}.",
+        )

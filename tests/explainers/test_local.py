@@ -38,7 +38,7 @@ def test_rows_do_not_hang_on_their_neighbours() -> None:
     together = explainer.explain(asked).attribution
     for row in range(3):
         part = slice(row, row + 1)
-        alone = explainer.explain(Request(asked.inputs[part], asked.baselines[part], asked.targets[part], asked.steps))
+        alone = explainer.explain(Request(asked.inputs[part], 0 * asked.inputs[part], asked.targets[part], asked.steps))
         np.testing.assert_allclose(alone.attribution[0], together[row], atol=1e-13)
 
 
@@ -62,7 +62,7 @@ def test_a_baseline_of_the_callers_is_refused_where_the_service_has_its_own() ->
     fixed = LocalExplainer(network("relu", 0), Capabilities(rule="midpoint", baseline=False))
     asked = request(dtype=np.float64)
     assert fixed.explain(asked).output.shape == (3,)
-    for baselines in (asked.baselines + 0.5, 0.999 * asked.inputs):
+    for baselines in (0 * asked.inputs + 0.5, 0.999 * asked.inputs):
         with pytest.raises(NotPermitted, match=r"baseline of the caller's\. Got 18 coordinates"):
             fixed.explain(Request(asked.inputs, baselines, asked.targets, 5))
 

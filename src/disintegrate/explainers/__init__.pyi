@@ -1,14 +1,19 @@
 from .local import LocalExplainer, usable_device
-from .protocol import Capabilities, Explainer, Explanation, Request
-from .wrappers import Recording, Remembering
+from .protocol import Capabilities, Explainer, Explanation, Output, Request
+from .wire import Wire
+from .wrappers import Deaf, Recording, Remembering, Wired
 
 __all__ = [
     "Capabilities",
+    "Deaf",
     "Explainer",
     "Explanation",
     "LocalExplainer",
+    "Output",
     "Recording",
     "Remembering",
     "Request",
+    "Wire",
+    "Wired",
     "usable_device",
 ]

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from disintegrate.errors import InvalidValue
 from disintegrate.explainers.protocol import Capabilities, Explanation, Request
@@ -25,6 +26,7 @@ class LocalExplainer:
         capabilities: the service's rule, and what its callers may set.
         device: where to compute, such as "cpu" or "cuda".
         dtype: the service's arithmetic; None for that of the model's parameters.
+        own_baseline: where the ray of a request without a baseline begins, for one input; None for zero.
         memory: bytes that a tile's activations may take, roughly.
 
     Raises:
@@ -47,11 +49,13 @@ class LocalExplainer:
         *,
         device: str = "cpu",
         dtype: torch.dtype | None = None,
+        own_baseline: Float[np.ndarray, "*shape"] | None = None,
         memory: int = DEFAULT_MEMORY,
     ) -> None:
         self.rule = rule_named(capabilities.rule)
         self.device = usable_device(device)
         self.memory = memory
+        self.own_baseline = own_baseline
         self.model = deepcopy(model).eval().requires_grad_(False).to(self.device)
         self.dtype = dtype or next((p.dtype for p in self.model.parameters()), torch.float32)
         self._capabilities = replace(capabilities, dtype=capabilities.dtype or str(self.dtype).removeprefix("torch."))
@@ -65,19 +69,32 @@ class LocalExplainer:
         """Answer a batch by equation (1).
 
         Raises:
-            NotPermitted: steps outside the bounds, or a baseline where callers may set none.
+            NotPermitted: steps or values outside the bounds, or a baseline where callers may set none.
             InvalidValue: shapes that do not match, NaN, or a target that the model lacks.
         """
-        self.capabilities.check_steps(request.steps)
-        self.capabilities.check_baselines(request.baselines)
+        allowed = self.capabilities
+        if request.steps is not None:
+            allowed.check_steps(request.steps)
+        if request.baselines is not None:
+            allowed.check_baselines(request.baselines)
+            allowed.check_values(request.baselines)
+        allowed.check_values(request.inputs)
         inputs = torch.tensor(request.inputs, dtype=self.dtype, device=self.device)
-        baselines = torch.tensor(request.baselines, dtype=self.dtype, device=self.device)
+        baselines = self._baselines(request)
         targets = torch.tensor(request.targets, dtype=torch.long, device=self.device)
-        quadrature = self.rule(request.steps)
+        quadrature = self.rule(request.steps or allowed.own_steps)
         attribution = integrated_gradients(self.model, inputs, baselines, targets, quadrature, memory=self.memory)
         with torch.no_grad():
             output = torch.cat([self.model(part) for part in inputs.split(256)]).gather(1, targets[:, None])[:, 0]
         return Explanation(np.asarray(output.cpu()), np.asarray(attribution.cpu()))
+
+    def _baselines(self, request: Request) -> Float[Tensor, "n *shape"]:
+        named = request.baselines
+        if named is None or not self.capabilities.baseline:
+            named = np.zeros_like(request.inputs)
+            if self.own_baseline is not None:
+                named = named + self.own_baseline.astype(named.dtype)
+        return torch.tensor(named, dtype=self.dtype, device=self.device)
 
 
 def usable_device(name: str) -> torch.device:
