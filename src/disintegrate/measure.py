@@ -61,23 +61,31 @@ class Measure:
         """
         if not self._has_mass(1.0):
             return float("inf")
-        difference = Measure(np.append(self.positions, 1.0), np.append(self.weights, -1.0))
-        return float(np.abs(np.cumsum(difference.weights)).max(initial=0.0))
+        return float(np.abs(np.cumsum(self.difference.weights)).max(initial=0.0))
+
+    @cached_property
+    def difference(self) -> Measure:
+        """`mu - delta_1`: what stands between this measure and that of the gradient at the input."""
+        return Measure(np.append(self.positions, 1.0), np.append(self.weights, -1.0))
 
     @property
     def piece(self) -> tuple[float, float]:
-        """The smallest interval of the ray that holds all atoms and the input, which lies at 1."""
-        first, last = self.support
-        return float(np.fmin(first, 1.0)), float(np.fmax(last, 1.0))
+        """The smallest interval of the ray that holds all atoms of `mu - delta_1`: where the gradient must not change.
+
+        The input, at 1, lies outside where its atom already has weight 1; (1, 1) where nothing else is measured.
+
+        Example:
+            >>> Measure(np.array([1.0, 3.0, 9.0]), np.array([1.0, -2.0, 2.0])).piece == (3.0, 9.0)
+            True
+        """
+        return self.difference.support if self.difference.positions.size else (1.0, 1.0)
 
     @property
     def exactness(self) -> Exactness:
         """Which models the plan is exact for, found from the atoms and not from a label."""
         if not self._has_mass(1.0):
             return Exactness.NONE
-        first, last = self.piece
-        alone = last - first <= ATOM_TOLERANCE
-        return Exactness.EVERY_MODEL if alone else Exactness.CONSTANT_PIECE
+        return Exactness.CONSTANT_PIECE if self.difference.positions.size else Exactness.EVERY_MODEL
 
     @property
     def exact_for_bias_free(self) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +11,11 @@ from jaxtyping import Bool, Float, Float64, Int
 
 from disintegrate.errors import BadAnswer, InvalidValue, NotPermitted
 from disintegrate.explainers.protocol import Capabilities, Explainer, Explanation, Request
+from disintegrate.kriging import predicted_distance
+from disintegrate.noise import noise_of
 from disintegrate.plan import Plan, Query
+from disintegrate.rules import RULES
+from disintegrate.walk import Walk
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +29,8 @@ class Recovery:
         queries: queries spent, over all inputs.
         magnitude: for each input, the sum over the queries of the norms of what was added up; against the
             norm of the gradient it says how many digits cancelled.
+        predicted_error: for each input, the distance to expect between this gradient and the true one; NaN
+            where the service's rule is not known.
     """
 
     gradient: Float64[np.ndarray, "n *shape"]
@@ -30,6 +38,7 @@ class Recovery:
     plan: Plan
     queries: int
     magnitude: Float64[np.ndarray, " n"]
+    predicted_error: Float64[np.ndarray, " n"]
 
     @property
     def cancelled_digits(self) -> Float64[np.ndarray, " n"]:
@@ -78,13 +87,51 @@ def recover(
         >>> bool(np.allclose(recovery.gradient, explainer.model.weight.numpy(), atol=1e-4))
         True
     """
-    _check_types(plan, inputs, targets, baselines)
-    dtype = np.dtype(explainer.capabilities.dtype or inputs.dtype)
-    start = np.zeros_like(inputs) if baselines is None else baselines
-    _check(explainer.capabilities, plan, inputs, targets, start)
+    check_question(explainer.capabilities, plan, inputs, targets, baselines)
     gradient = np.zeros(inputs.shape)
     observed = np.zeros(inputs.shape, bool)
     magnitude = np.zeros(len(inputs))
+    for term, answer in zip(plan, ask(explainer, inputs, targets, plan, baselines=baselines), strict=True):
+        part = term.coefficient * answer.integral
+        gradient += part
+        observed |= answer.observed
+        magnitude += np.linalg.norm(part.reshape(len(part), -1), axis=1)
+    expected = np.full(len(inputs), _expected(explainer.capabilities, plan))
+    return Recovery(gradient, observed, plan, len(plan) * len(inputs), magnitude, expected)
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """The answers to one query, for all inputs.
+
+    Attributes:
+        integral: the measured gradient, `(e - s) IG / (x - b)`: atoms of weight `(e - s) w_i`.
+        observed: coordinates that the query moved.
+        output: the explained output at the query's far end.
+    """
+
+    integral: Float64[np.ndarray, "n *shape"]
+    observed: Bool[np.ndarray, "n *shape"]
+    output: Float64[np.ndarray, " n"]
+
+
+def ask(
+    explainer: Explainer,
+    inputs: Float[np.ndarray, "n *shape"],
+    targets: Int[np.ndarray, " n"],
+    plan: Plan,
+    *,
+    baselines: Float[np.ndarray, "n *shape"] | None = None,
+) -> Iterator[Answer]:
+    """Ask the queries of a plan one after the other, and divide each answer by the difference that was sent.
+
+    The plan's coefficients play no part, and the question must have passed `check_question`.
+
+    Raises:
+        BadAnswer: the service answered NaN, or another shape than it was asked.
+    """
+    dtype = np.dtype(explainer.capabilities.dtype or inputs.dtype)
+    start = np.zeros_like(inputs) if baselines is None else baselines
     for term in plan:
         stop, begin = ends_of(term.query, inputs, start, dtype)
         named = begin if explainer.capabilities.baseline else None
@@ -93,11 +140,7 @@ def recover(
         moved = stop.astype(np.float64) - begin
         seen = moved != 0
         integral = np.divide(answer.attribution, moved, out=np.zeros(inputs.shape), where=seen)
-        part = term.coefficient * term.query.length * integral
-        gradient += part
-        observed |= seen
-        magnitude += np.linalg.norm(part.reshape(len(part), -1), axis=1)
-    return Recovery(gradient, observed, plan, len(plan) * len(inputs), magnitude)
+        yield Answer(term.query.length * integral, seen, np.asarray(answer.output, np.float64))
 
 
 def ends_of(
@@ -116,6 +159,30 @@ def ends_of(
         return (wide + position * (inputs - wide)).astype(dtype)
 
     return point(query.stop), point(query.start)
+
+
+def check_question(
+    capabilities: Capabilities,
+    plan: Plan,
+    inputs: Float[np.ndarray, "n *shape"],
+    targets: Int[np.ndarray, " n"],
+    baselines: Float[np.ndarray, "n *shape"] | None,
+) -> None:
+    """Refuse what the service would refuse, or could not answer, before anything is asked.
+
+    Raises:
+        NotPermitted: the plan needs what the service does not allow.
+        InvalidValue: shapes that do not match, NaN, or what is no numpy array.
+    """
+    _check_types(plan, inputs, targets, baselines)
+    _check(capabilities, plan, inputs, targets, np.zeros_like(inputs) if baselines is None else baselines)
+
+
+def _expected(capabilities: Capabilities, plan: Plan) -> float:
+    """The distance to expect under the default walk; NaN where the rule has another name than ours."""
+    if capabilities.rule not in RULES:
+        return math.nan
+    return predicted_distance(plan, RULES[capabilities.rule], Walk(), noise_of(capabilities))
 
 
 def _check_types(plan: object, inputs: object, targets: object, baselines: object) -> None:

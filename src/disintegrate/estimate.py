@@ -1,0 +1,128 @@
+"""The best estimate from answers to fixed queries: what they and their outputs tell of the ray shapes the weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Float64, Int
+
+from disintegrate.explainers.protocol import Explainer, Output
+from disintegrate.kriging import krige, predicted_distance
+from disintegrate.noise import Noise, noise_of
+from disintegrate.plan import Plan, Query
+from disintegrate.planner import Proposal, Way
+from disintegrate.recover import Answer, Recovery, ask, check_question, recover
+from disintegrate.refit import fit_walk
+from disintegrate.rules import rule_named
+from disintegrate.walk import Prior, Stopped, Walk, affine_stretches
+
+# Three values of float32 arithmetic lie on a line where they do within so many units of roundoff.
+ROUNDING_OF_OUTPUTS = 6 * 2.0**-24
+
+
+def estimate(
+    explainer: Explainer,
+    inputs: Float[np.ndarray, "n *shape"],
+    targets: Int[np.ndarray, " n"],
+    queries: Sequence[Query],
+    *,
+    baselines: Float[np.ndarray, "n *shape"] | None = None,
+    walk: Walk | None = None,
+    noise: Noise | None = None,
+    outputs: bool = True,
+) -> Recovery:
+    """Ask some queries and weigh the answers by kriging, with a prior that the answers themselves have shaped.
+
+    The walk is fitted to the answers of all inputs together. The outputs at the queries' ends, which come with
+    every explanation, show for each input on which stretches of the ray no kink lies; there its clock stands still.
+
+    Args:
+        explainer: the service; its rule must be known.
+        inputs: points whose gradients are wanted.
+        targets: the outputs to explain.
+        queries: what to ask of each input, such as those of a proposed plan.
+        baselines: as for `recover`.
+        walk: what to assume where the answers say nothing; None for a typical network.
+        noise: on the answers; None for what the capabilities tell.
+        outputs: whether to use the outputs; for logits of piecewise linear models only.
+
+    Returns:
+        The recovery; its plan is the kriging under the fitted walk, before the outputs of each input are heard.
+
+    Raises:
+        NotPermitted: a query that the service does not allow; nothing was asked then.
+        InvalidValue: shapes that do not match, NaN, or what is no numpy array.
+        UnknownName: the service's rule is none of this package's.
+        BadAnswer: the service answered NaN, or another shape than it was asked.
+
+    Example:
+        >>> from torch import nn
+        >>> from disintegrate.explainers import Capabilities, LocalExplainer
+        >>> fixed = Capabilities(rule="gauss_legendre", fewest_steps=8, most_steps=8, baseline=False)
+        >>> explainer = LocalExplainer(nn.Linear(3, 1).double(), fixed)
+        >>> found = estimate(explainer, np.ones((1, 3)), np.array([0]), [Query(0, 1, 8), Query(0, 0.8, 8)])
+        >>> weight = explainer.model.weight.numpy()
+        >>> bool(np.allclose(found.gradient / np.linalg.norm(found.gradient), weight / np.linalg.norm(weight)))
+        True
+    """
+    capabilities = explainer.capabilities
+    rule, noise = rule_named(capabilities.rule), noise or noise_of(capabilities)
+    asked = Plan((1.0, query) for query in queries)
+    check_question(capabilities, asked, inputs, targets, baselines)
+    answers = list(ask(explainer, inputs, targets, asked, baselines=baselines))
+    integrals = np.stack([answer.integral.reshape(len(inputs), -1) for answer in answers], axis=1)
+    products = np.einsum("nqd,nrd->nqr", integrals, integrals)
+    fitted = fit_walk(products, queries, rule, noise, walk or Walk()).walk
+    common = krige(queries, rule, fitted, noise)
+    priors: list[Prior] = [fitted] * len(inputs)
+    if outputs and capabilities.output is Output.LOGITS:
+        priors = [_stopped(fitted, queries, answers, row, noise) for row in range(len(inputs))]
+    gradient, magnitude, expected = np.zeros(integrals.shape[::2]), np.zeros(len(inputs)), np.zeros(len(inputs))
+    known: dict[Prior, tuple[Plan, float]] = {}
+    for row, prior in enumerate(priors):
+        if prior not in known:
+            plan = krige(queries, rule, prior, noise)
+            known[prior] = plan, predicted_distance(plan, rule, prior, noise)
+        plan, expected[row] = known[prior]
+        parts = np.array([term.coefficient for term in plan])[:, None] * integrals[row]
+        gradient[row], magnitude[row] = parts.sum(axis=0), np.linalg.norm(parts, axis=1).sum()
+    observed = np.any([answer.observed for answer in answers], axis=0)
+    return Recovery(gradient.reshape(inputs.shape), observed, common, len(asked) * len(inputs), magnitude, expected)
+
+
+def carry_out(
+    explainer: Explainer,
+    inputs: Float[np.ndarray, "n *shape"],
+    targets: Int[np.ndarray, " n"],
+    proposal: Proposal,
+    *,
+    baselines: Float[np.ndarray, "n *shape"] | None = None,
+) -> Recovery:
+    """Execute a proposed plan as it is, or, where it is an estimate, with weights shaped by the answers.
+
+    Raises:
+        NotPermitted: a query that the service does not allow; nothing was asked then.
+        InvalidValue: shapes that do not match, NaN, or what is no numpy array.
+        BadAnswer: the service answered NaN, or another shape than it was asked.
+
+    Example:
+        >>> from torch import nn
+        >>> from disintegrate.explainers import Capabilities, LocalExplainer
+        >>> from disintegrate.planner import propose
+        >>> explainer = LocalExplainer(nn.Linear(3, 1).double(), Capabilities(rule="gauss_legendre"))
+        >>> found = carry_out(explainer, np.ones((1, 3)), np.array([0]), propose(explainer.capabilities))
+        >>> bool(np.allclose(found.gradient, explainer.model.weight.numpy()))
+        True
+    """
+    if proposal.way is Way.KRIGING:
+        queries = [term.query for term in proposal.plan]
+        return estimate(explainer, inputs, targets, queries, baselines=baselines)
+    return recover(explainer, inputs, targets, proposal.plan, baselines=baselines)
+
+
+def _stopped(fitted: Walk, queries: Sequence[Query], answers: Sequence[Answer], row: int, noise: Noise) -> Prior:
+    positions: Float64[np.ndarray, " q"] = np.array([query.stop for query in queries])
+    outputs = np.array([answer.output[row] for answer in answers])
+    stretches = affine_stretches(positions, outputs, ROUNDING_OF_OUTPUTS + 3 * noise.relative)
+    return Stopped(fitted, stretches) if stretches else fitted
