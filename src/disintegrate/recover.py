@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Float64, Int
 
 from disintegrate.errors import BadAnswer, InvalidValue, NotPermitted
 from disintegrate.explainers.protocol import Capabilities, Explainer, Explanation, Request
+from disintegrate.nudge import moved_inputs
 from disintegrate.plan import Plan, Query
 
 
@@ -18,9 +19,11 @@ class Recovery:
 
     Attributes:
         gradient: the recovered gradient; 0 where it was not observed.
-        observed: coordinates that some query moved; elsewhere the answer is 0 whatever the gradient is.
+        observed: coordinates that some query tells of; elsewhere the answer is 0 whatever the gradient is.
         plan: the plan that was executed.
         queries: queries spent, over all inputs.
+        outputs: for each input and each query of the plan, the target output where the query stops.
+        nudged: coordinates that were moved by the plan's nudge, because the input equals the baseline there.
         magnitude: for each input, the sum over the queries of the norms of what was added up; against the
             norm of the gradient it says how many digits cancelled.
     """
@@ -30,6 +33,14 @@ class Recovery:
     plan: Plan
     queries: int
     magnitude: Float64[np.ndarray, " n"]
+    outputs: Float64[np.ndarray, "n queries"]
+    nudged: Bool[np.ndarray, "n *shape"]
+
+    @property
+    def output(self) -> Float64[np.ndarray, " n"]:
+        """The target output at each input; NaN where no query of the plan stops there."""
+        at_input = [index for index, term in enumerate(self.plan) if term.query.stop == 1]
+        return self.outputs[:, at_input[0]] if at_input else np.full(len(self.outputs), np.nan)
 
     @property
     def cancelled_digits(self) -> Float64[np.ndarray, " n"]:
@@ -54,7 +65,8 @@ def recover(
     """Ask a service the queries of a plan and sum its answers: `sum_k c_k (e_k - s_k) IG_k / (x_k - b_k)`.
 
     Each answer is divided by the very difference that was sent, rounding included, so that equation (1)
-    holds for it exactly; sums are float64.
+    holds for it exactly; sums are float64. Where the input equals the baseline the answer is 0 whatever the gradient
+    is: such a coordinate is reported as not observed, or moved by the plan's nudge (see `nudged`).
 
     Args:
         explainer: the service.
@@ -82,14 +94,18 @@ def recover(
     dtype = np.dtype(explainer.capabilities.dtype or inputs.dtype)
     start = np.zeros_like(inputs) if baselines is None else baselines
     _check(explainer.capabilities, plan, inputs, targets, start)
+    asked = moved_inputs(plan, explainer.capabilities, inputs, start)
+    _check_reach(explainer.capabilities, plan, asked, start)
     gradient = np.zeros(inputs.shape)
     observed = np.zeros(inputs.shape, bool)
     magnitude = np.zeros(len(inputs))
+    outputs = []
     for term in plan:
-        stop, begin = ends_of(term.query, inputs, start, dtype)
+        stop, begin = ends_of(term.query, asked, start, dtype)
         named = begin if explainer.capabilities.baseline else None
         answer = explainer.explain(Request(stop, named, targets, term.query.steps))
         _check_answer(answer, stop)
+        outputs.append(np.asarray(answer.output, np.float64))
         moved = stop.astype(np.float64) - begin
         seen = moved != 0
         integral = np.divide(answer.attribution, moved, out=np.zeros(inputs.shape), where=seen)
@@ -97,7 +113,15 @@ def recover(
         gradient += part
         observed |= seen
         magnitude += np.linalg.norm(part.reshape(len(part), -1), axis=1)
-    return Recovery(gradient, observed, plan, len(plan) * len(inputs), magnitude)
+    return Recovery(
+        gradient=gradient,
+        observed=observed,
+        plan=plan,
+        queries=len(plan) * len(inputs),
+        magnitude=magnitude,
+        outputs=np.stack(outputs, axis=1),
+        nudged=asked != inputs,
+    )
 
 
 def ends_of(
@@ -137,6 +161,12 @@ def _check_answer(answer: Explanation, asked: Float[np.ndarray, "n *shape"]) -> 
             got=f"{answer.attribution.shape} for {asked.shape}",
             instead="Check that the explainer answers one attribution for each coordinate.",
         )
+    if answer.output.shape != asked.shape[:1]:
+        raise BadAnswer(
+            "The service answered outputs of another shape than one for each input.",
+            got=f"{answer.output.shape} for {len(asked)} inputs",
+            instead="Check that the explainer answers the target's output at each input, NaN where it tells none.",
+        )
     if not np.isfinite(answer.attribution).all():
         raise BadAnswer(
             "The service answered NaN or infinity.",
@@ -169,7 +199,6 @@ def _check(
     if not (np.isfinite(inputs).all() and np.isfinite(baselines).all()):
         raise InvalidValue("Inputs and baselines must be finite.", got="NaN or infinity", instead="Give numbers.")
     capabilities.check_baselines(baselines)
-    _check_reach(capabilities, plan, inputs, baselines)
 
 
 def _check_reach(
