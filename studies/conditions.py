@@ -36,11 +36,15 @@ def add(folder: Path, names: tuple[str, ...], data: Path | None = None) -> Run:
         images = min(run.images, evidence_images(network, quick=run.quick))
         order = conditions_for(network)
         for name in (name for name in order if name in names):
-            for record in evidence.gather_one(name, trained, test.first(images), units):
+            found = evidence.gather_one(name, trained, test.first(images), units)
+            for record in found:
                 store(folder, record)
-                before = record.name.removesuffix(name) + order[order.index(name) - 1]
-                listed = [other for other in listed if other != record.name]
-                listed.insert(listed.index(before) + 1, record.name)
+            added = [record.name for record in found]
+            listed = [other for other in listed if other not in added]
+            # Behind those of the condition that is measured before it.
+            before = [record.name.removesuffix(name) + order[order.index(name) - 1] for record in found]
+            place = 1 + max(listed.index(other) for other in before)
+            listed[place:place] = added
     done = run.model_copy(update={"records": tuple(listed), "computing_seconds": run.computing_seconds + units.seconds})
     store(folder, done)
     return done

@@ -47,7 +47,7 @@ from disintegrate.progress import SILENT, Progress, Task
 from disintegrate.versions import versions
 
 RESULTS = Path(__file__).parents[1] / "results"
-NETWORK, EPOCHS, SCALES, IMAGES, IMAGES_PER_UNIT = "ResNet18", (2, 4, 8, 16), (1, 2, 4, 8), 60, 20
+NETWORK, EPOCHS, SCALES, IMAGES, IMAGES_PER_UNIT = "ResNet18", (2, 4, 8, 16), (1, 2, 4), 60, 20
 
 SUMMARISED = ("table_1", "table_3", "table_4", "single_step", "table_3_to_exact", "single_step_to_exact",
               "logit_difference", "own_gradient")  # fmt: skip
@@ -80,6 +80,7 @@ class Condition:
     scale: float = 1.0
     change: Callable[[nn.Module], nn.Module] = as_it_is
     dtype: torch.dtype = torch.float32
+    images: int = IMAGES
 
     def service(self, model: nn.Module) -> LocalExplainer:
         """The service in its own arithmetic."""
@@ -97,6 +98,8 @@ LOGITS, PROBABILITIES = nn.Identity(), nn.Softmax(dim=1)
 CONDITIONS: dict[str, Condition] = {
     "logits": Condition(LOGITS),
     **{f"probabilities_{scale}": Condition(PROBABILITIES, scale) for scale in SCALES},
+    # Arithmetic on numbers that underflow is ten times as slow.
+    "probabilities_8": Condition(PROBABILITIES, 8, images=IMAGES_PER_UNIT),
     "log_probabilities": Condition(nn.LogSoftmax(dim=1)),
     "probabilities_untied": Condition(PROBABILITIES, change=Untied),
     "logits_last_digit": Condition(LOGITS, change=random_last_digit),
@@ -109,15 +112,12 @@ def main() -> None:
     """Measure what is missing, and write the record."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, nargs="+", default=EPOCHS)
-    parser.add_argument("--images", type=int, default=IMAGES)
     asked = parser.parse_args()
     with Bars(*Bars.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn(),
               console=Console(stderr=True)) as bars:  # fmt: skip
-        record = study(tuple(asked.epochs), asked.images, RESULTS, progress=Shown(bars))
+        record = study(tuple(asked.epochs), IMAGES, RESULTS, progress=Shown(bars))
     known = load_saturation(RESULTS / "saturation.json")
-    kept = (
-        [row for row in known.rows if row.epochs not in asked.epochs] if known and known.images == asked.images else []
-    )
+    kept = [row for row in known.rows if row.epochs not in asked.epochs] if known and known.images == IMAGES else []
     rows = tuple(sorted((*kept, *record.rows), key=lambda row: (row.epochs, list(CONDITIONS).index(row.condition))))
     store_saturation(RESULTS / "saturation.json", record.model_copy(update={"rows": rows}))
 
@@ -149,6 +149,7 @@ def row_of(
 ) -> SaturationRow:
     """One training under one condition, from units of 20 images."""
     condition, record = CONDITIONS[name], trained.record
+    digits = digits.first(condition.images)
     starts = range(0, len(digits), IMAGES_PER_UNIT)
     bar, parts = progress.task(f"{record.recipe.epochs} epochs, {name.replace('_', ' ')}", len(starts)), []
     for start in starts:
@@ -161,6 +162,7 @@ def row_of(
         bar.advance()
     found = {key: np.concatenate([np.atleast_1d(part[key]) for part in parts]) for key in parts[0]}
     summaries = {field: summarise(found[field]) if field in found else None for field in SUMMARISED}
+    at_input = found["norms"][:, -1] if "norms" in found else found["norm"]
     plain = {
         "epochs": record.recipe.epochs,
         "accuracy": record.accuracy,
@@ -168,7 +170,7 @@ def row_of(
         "condition": name,
         "dtype": str(condition.dtype).removeprefix("torch."),
         "scale": condition.scale,
-        "own_gradient_zero": float((found["norm"] == 0).mean()),
+        "own_gradient_zero": float((at_input == 0).mean()),
         "one_minus_p": float(np.median(found["one_minus_p"])),
         "one_minus_p_mean": float(found["one_minus_p"].mean()),
         "one_rounds_to_zero": float((found["one_minus_p_served"] == 0).mean()),
@@ -230,7 +232,7 @@ def measure(condition: Condition, model: nn.Module, block: Digits, exact: Arrays
     direction = exact_direction(exact, targets, condition.scale, softmax=condition.last is not LOGITS)
     plans = {"table_3": step_count(STEPS), "single_step": single_step()}
     plans |= {} if wide else {"table_4": shared_piece(ALPHA, STEPS)}
-    found = {"own_gradient": distance(direction, own), "norm": np.linalg.norm(own.reshape(len(own), -1), axis=1)}
+    found = {"own_gradient": distance(direction, own), "norm": norm_of(own)}
     for table, plan in plans.items():
         gradient = recover(service, inputs, targets, plan).gradient
         found |= {table: distance(own, gradient), f"{table}_to_exact": distance(direction, gradient)}
@@ -241,6 +243,11 @@ def measure(condition: Condition, model: nn.Module, block: Digits, exact: Arrays
     if condition.last is PROBABILITIES and condition.change is as_it_is and not wide:
         found["logit_difference"] = logit_differences(explainer, block, exact)
     return found
+
+
+def norm_of(gradient: Float[np.ndarray, "n *shape"]) -> Float[np.ndarray, " n"]:
+    """Norms in float64: the squares of what float32 just holds underflow in it."""
+    return np.asarray(np.linalg.norm(gradient.reshape(len(gradient), -1).astype(np.float64), axis=1))
 
 
 def certainty(condition: Condition, model: nn.Module, block: Digits, exact: Arrays) -> Arrays:
