@@ -1,6 +1,7 @@
 """The studies' own arithmetic, on small digits and untrained networks."""
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -86,3 +87,20 @@ def test_conditions_take_their_places_in_a_run(small_data: Path, tmp_path: Path)
     run, found = records.load_run(tmp_path)
     assert run == after
     assert len(found) == len(before.records)
+
+
+def test_the_trade_off_has_a_default_near_its_best_for_every_wire(digits: mnist.Digits) -> None:
+    nudge = study("nudge")
+    dark = mnist.Digits(digits.images * (digits.images > 100), digits.labels)
+    found = nudge.trade_off(build("TwoLayerNet").eval(), dark, (2.0**-23, 1e-4, 1e-2, 0.5))
+    assert 0.5 < found["dark_share"] < 1
+    for name, wire in found["wires"].items():
+        best = min(step["median"] for step in wire["steps"])
+        assert wire["default"]["median"] < 3 * best + 1e-6, name
+
+
+def test_the_recorded_defaults_are_near_the_best_steps() -> None:
+    record = json.loads((ROOT / "results" / "nudge.json").read_text())
+    for name, wire in record["wires"].items():
+        best = min(step["median"] for step in wire["steps"])
+        assert wire["default"]["median"] < 3 * best + 1e-6, name

@@ -26,7 +26,8 @@ def nudged(
     none. And the gradient is that at the moved input: the same where no kink of the model is crossed, and
     so the more alike the smaller `s`. With gradients of order 1 that change by their own size over a distance of
     order S, the sum `a / s + s / S` is least at `sqrt(a S)`. Without an absolute error the step is the smallest that
-    the service's arithmetic can tell beside its inputs, one unit in the last place of S.
+    the service's arithmetic can tell beside its inputs, one unit in the last place of S. `studies/nudge.py` measures
+    the trade-off on a digit's dark pixels; the figures are in results/nudge.json.
 
     Raises:
         InvalidValue: inputs that are all zero, or not finite.
