@@ -1,17 +1,32 @@
 import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 
-from disintegrate import Cost, InvalidValue, Plan, Query
+from disintegrate import Cost, InvalidValue, Plan, Query, single_step
 from tests.strategies import plans
 
 
-@given(plan=plans)
-def test_a_plan_survives_json(plan: Plan) -> None:
-    assert Plan.from_json(plan.to_json()) == plan
+@given(plan=plans, nudge=st.sampled_from((0.0, 1e-6, 0.5)))
+def test_a_plan_survives_json(plan: Plan, nudge: float) -> None:
+    nudged = replace(plan, nudge=nudge)
+    assert Plan.from_json(nudged.to_json()) == nudged
+    assert (nudged == plan) is (nudge == 0)
+
+
+def test_a_plan_without_a_nudge_is_written_as_before_there_were_any() -> None:
+    """Stored units are found by this text."""
+    assert single_step().to_json() == '{"terms":[{"coefficient":1.0,"start":0.0,"stop":1.0,"steps":1}]}'
+
+
+@pytest.mark.parametrize("nudge", [-1e-3, math.nan, math.inf])
+def test_a_plan_refuses_a_nudge_that_is_no_distance(nudge: float) -> None:
+    with pytest.raises(InvalidValue, match="A nudge is a distance"):
+        Plan([(1, Query(0, 1, 5))], nudge=nudge)
 
 
 def test_cost_and_amplification_are_those_of_the_terms() -> None:

@@ -27,6 +27,7 @@ from disintegrate import (
     rule_named,
     shared_piece,
     single_step,
+    single_step_beyond,
     step_count,
 )
 from tests.strategies import INPUTS, Case, cases, network, plans, rule_names
@@ -101,6 +102,19 @@ def test_coordinates_that_do_not_move_are_reported_as_not_observed() -> None:
     assert recovery.observed.tolist() == [[False, True, True, False, True, True]]
     assert (recovery.gradient[~recovery.observed] == 0).all()
     assert (recovery.gradient[recovery.observed] != 0).all()
+
+
+def test_the_output_at_the_input_is_told_where_a_query_stops_there() -> None:
+    model = network("tanh", 2)
+    service = LocalExplainer(model, Capabilities(rule="midpoint"))
+    inputs, targets = np.random.default_rng(0).normal(size=(2, INPUTS)), np.array([2, 0])
+    outputs = model(torch.tensor(inputs)).detach().numpy()[[0, 1], targets]
+    for plan in (bias_free(5), shared_piece(0.5, 5), step_count(3), baseline_window(0.1, 4)):
+        np.testing.assert_allclose(recover(service, inputs, targets, plan).output, outputs, atol=1e-14)
+    beyond = recover(service, inputs, targets, single_step_beyond())
+    assert np.isnan(beyond.output).all()
+    twice = model(torch.tensor(2 * inputs)).detach().numpy()[[0, 1], targets]
+    np.testing.assert_allclose(beyond.outputs[:, 0], twice, atol=1e-14)
 
 
 def test_cancelled_digits_count_what_the_subtraction_lost() -> None:
@@ -209,3 +223,9 @@ class Answering:
 def test_an_answer_that_is_no_explanation_gets_a_sentence(attribution: np.ndarray, sentence: str) -> None:
     with pytest.raises(BadAnswer, match=sentence):
         recover(Answering(attribution), np.ones((1, 3)), np.array([0]), single_step())
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_an_answer_with_outputs_of_another_shape_gets_a_sentence() -> None:
+    with pytest.raises(BadAnswer, match=r"one for each input. Got \(1,\) for 2 inputs"):
+        recover(Answering(np.ones((2, 3))), np.ones((2, 3)), np.array([0, 0]), single_step())

@@ -25,6 +25,7 @@ from .explainers import (
 from .gradients import integrated_gradients, vanilla_gradient
 from .measure import Exactness, Measure
 from .metrics import DistanceSummary, distance, summarise
+from .nudge import nudged
 from .plan import Cost, Plan, Query, Term
 from .quadrature import (
     Quadrature,
@@ -37,6 +38,7 @@ from .quadrature import (
 )
 from .recover import Recovery, recover
 from .rules import PRESETS, RULES, Preset, rule_named
+from .softmax import LogitDifference, LogitGradients, recover_logits
 
 __all__ = [
     "PRESETS",
@@ -53,6 +55,8 @@ __all__ = [
     "Explanation",
     "InvalidValue",
     "LocalExplainer",
+    "LogitDifference",
+    "LogitGradients",
     "Measure",
     "Misuse",
     "NotPermitted",
@@ -77,7 +81,9 @@ __all__ = [
     "gauss_legendre",
     "integrated_gradients",
     "midpoint",
+    "nudged",
     "recover",
+    "recover_logits",
     "riemann_left",
     "riemann_right",
     "rule_named",

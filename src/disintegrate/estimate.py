@@ -88,7 +88,16 @@ def estimate(
         parts = np.array([term.coefficient for term in plan])[:, None] * integrals[row]
         gradient[row], magnitude[row] = parts.sum(axis=0), np.linalg.norm(parts, axis=1).sum()
     observed = np.any([answer.observed for answer in answers], axis=0)
-    return Recovery(gradient.reshape(inputs.shape), observed, common, len(asked) * len(inputs), magnitude, expected)
+    return Recovery(
+        gradient=gradient.reshape(inputs.shape),
+        observed=observed,
+        plan=common,
+        queries=len(asked) * len(inputs),
+        magnitude=magnitude,
+        outputs=np.stack([answer.output for answer in answers], axis=1),
+        nudged=np.zeros(inputs.shape, bool),
+        predicted_error=expected,
+    )
 
 
 def carry_out(

@@ -66,6 +66,14 @@ class Cost:
 class Plan:
     """Queries with coefficients; it holds no rule, for what it measures hangs on the service's.
 
+    Attributes:
+        terms: the queries and their coefficients.
+        nudge: how far a coordinate of the input that equals the baseline's is moved before anything is asked, so
+            that the answers tell of it too; 0 for not at all. The gradient is then that at the moved input.
+
+    Raises:
+        InvalidValue: no queries, coefficients that are not finite, a nudge that is negative.
+
     Example:
         >>> from disintegrate.quadrature import riemann_right
         >>> plan = Plan([(50, Query(0, 1, 50)), (-50, Query(0, 49 / 50, 49))])
@@ -74,8 +82,9 @@ class Plan:
     """
 
     terms: tuple[Term, ...]
+    nudge: float
 
-    def __init__(self, terms: Iterable[Term | tuple[float, Query]]) -> None:
+    def __init__(self, terms: Iterable[Term | tuple[float, Query]], nudge: float = 0.0) -> None:
         listed = tuple(term if isinstance(term, Term) else Term(float(term[0]), term[1]) for term in terms)
         if not listed:
             raise InvalidValue(
@@ -87,7 +96,10 @@ class Plan:
                 got=[t.coefficient for t in listed],
                 instead="Give numbers.",
             )
+        if not (math.isfinite(nudge) and nudge >= 0):
+            raise InvalidValue("A nudge is a distance.", got=nudge, instead="Use 0 for none, or a small step.")
         object.__setattr__(self, "terms", listed)
+        object.__setattr__(self, "nudge", float(nudge))
 
     def __iter__(self) -> Iterator[Term]:
         return iter(self.terms)
@@ -130,7 +142,8 @@ class Plan:
             _TermJSON(coefficient=t.coefficient, start=t.query.start, stop=t.query.stop, steps=t.query.steps)
             for t in self.terms
         )
-        return _PlanJSON(terms=terms).model_dump_json()
+        # A plan without a nudge is written as it was before there were any: records are found by this text.
+        return _PlanJSON(terms=terms, nudge=self.nudge).model_dump_json(exclude_defaults=True)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Plan:
@@ -148,7 +161,8 @@ class Plan:
                 got=f"{first['msg']} at {'.'.join(map(str, first['loc'])) or 'the top'}",
                 instead='Write {"terms": [{"coefficient": 1, "start": 0, "stop": 1, "steps": 50}]}.',
             ) from None
-        return cls((term.coefficient, Query(term.start, term.stop, term.steps)) for term in read.terms)
+        terms = ((term.coefficient, Query(term.start, term.stop, term.steps)) for term in read.terms)
+        return cls(terms, nudge=read.nudge)
 
 
 class _TermJSON(BaseModel):
@@ -164,3 +178,4 @@ class _PlanJSON(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     terms: tuple[_TermJSON, ...]
+    nudge: float = 0.0

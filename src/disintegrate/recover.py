@@ -13,6 +13,7 @@ from disintegrate.errors import BadAnswer, InvalidValue, NotPermitted
 from disintegrate.explainers.protocol import Capabilities, Explainer, Explanation, Request
 from disintegrate.kriging import predicted_distance
 from disintegrate.noise import noise_of
+from disintegrate.nudge import moved_inputs
 from disintegrate.plan import Plan, Query
 from disintegrate.rules import RULES
 from disintegrate.walk import Walk
@@ -24,9 +25,11 @@ class Recovery:
 
     Attributes:
         gradient: the recovered gradient; 0 where it was not observed.
-        observed: coordinates that some query moved; elsewhere the answer is 0 whatever the gradient is.
+        observed: coordinates that some query tells of; elsewhere the answer is 0 whatever the gradient is.
         plan: the plan that was executed.
         queries: queries spent, over all inputs.
+        outputs: for each input and each query of the plan, the target output where the query stops.
+        nudged: coordinates that were moved by the plan's nudge, because the input equals the baseline there.
         magnitude: for each input, the sum over the queries of the norms of what was added up; against the
             norm of the gradient it says how many digits cancelled.
         predicted_error: for each input, the distance to expect between this gradient and the true one; NaN
@@ -38,7 +41,15 @@ class Recovery:
     plan: Plan
     queries: int
     magnitude: Float64[np.ndarray, " n"]
+    outputs: Float64[np.ndarray, "n queries"]
+    nudged: Bool[np.ndarray, "n *shape"]
     predicted_error: Float64[np.ndarray, " n"]
+
+    @property
+    def output(self) -> Float64[np.ndarray, " n"]:
+        """The target output at each input; NaN where no query of the plan stops there."""
+        at_input = [index for index, term in enumerate(self.plan) if term.query.stop == 1]
+        return self.outputs[:, at_input[0]] if at_input else np.full(len(self.outputs), np.nan)
 
     @property
     def cancelled_digits(self) -> Float64[np.ndarray, " n"]:
@@ -63,7 +74,8 @@ def recover(
     """Ask a service the queries of a plan and sum its answers: `sum_k c_k (e_k - s_k) IG_k / (x_k - b_k)`.
 
     Each answer is divided by the very difference that was sent, rounding included, so that equation (1)
-    holds for it exactly; sums are float64.
+    holds for it exactly; sums are float64. Where the input equals the baseline the answer is 0 whatever the gradient
+    is: such a coordinate is reported as not observed, or moved by the plan's nudge (see `nudged`).
 
     Args:
         explainer: the service.
@@ -90,14 +102,23 @@ def recover(
     check_question(explainer.capabilities, plan, inputs, targets, baselines)
     gradient = np.zeros(inputs.shape)
     observed = np.zeros(inputs.shape, bool)
-    magnitude = np.zeros(len(inputs))
+    magnitude, outputs = np.zeros(len(inputs)), []
     for term, answer in zip(plan, ask(explainer, inputs, targets, plan, baselines=baselines), strict=True):
+        outputs.append(answer.output)
         part = term.coefficient * answer.integral
         gradient += part
         observed |= answer.observed
         magnitude += np.linalg.norm(part.reshape(len(part), -1), axis=1)
-    expected = np.full(len(inputs), _expected(explainer.capabilities, plan))
-    return Recovery(gradient, observed, plan, len(plan) * len(inputs), magnitude, expected)
+    return Recovery(
+        gradient=gradient,
+        observed=observed,
+        plan=plan,
+        queries=len(plan) * len(inputs),
+        magnitude=magnitude,
+        outputs=np.stack(outputs, axis=1),
+        nudged=moved_inputs(plan, explainer.capabilities, inputs, _start(inputs, baselines)) != inputs,
+        predicted_error=np.full(len(inputs), _expected(explainer.capabilities, plan)),
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,9 +152,10 @@ def ask(
         BadAnswer: the service answered NaN, or another shape than it was asked.
     """
     dtype = np.dtype(explainer.capabilities.dtype or inputs.dtype)
-    start = np.zeros_like(inputs) if baselines is None else baselines
+    start = _start(inputs, baselines)
+    asked = moved_inputs(plan, explainer.capabilities, inputs, start)
     for term in plan:
-        stop, begin = ends_of(term.query, inputs, start, dtype)
+        stop, begin = ends_of(term.query, asked, start, dtype)
         named = begin if explainer.capabilities.baseline else None
         answer = explainer.explain(Request(stop, named, targets, term.query.steps))
         _check_answer(answer, stop)
@@ -175,7 +197,15 @@ def check_question(
         InvalidValue: shapes that do not match, NaN, or what is no numpy array.
     """
     _check_types(plan, inputs, targets, baselines)
-    _check(capabilities, plan, inputs, targets, np.zeros_like(inputs) if baselines is None else baselines)
+    start = _start(inputs, baselines)
+    _check(capabilities, plan, inputs, targets, start)
+    _check_reach(capabilities, plan, moved_inputs(plan, capabilities, inputs, start), start)
+
+
+def _start(
+    inputs: Float[np.ndarray, "n *shape"], baselines: Float[np.ndarray, "n *shape"] | None
+) -> Float[np.ndarray, "n *shape"]:
+    return np.zeros_like(inputs) if baselines is None else baselines
 
 
 def _expected(capabilities: Capabilities, plan: Plan) -> float:
@@ -203,6 +233,12 @@ def _check_answer(answer: Explanation, asked: Float[np.ndarray, "n *shape"]) -> 
             "The service answered attributions of another shape than its inputs.",
             got=f"{answer.attribution.shape} for {asked.shape}",
             instead="Check that the explainer answers one attribution for each coordinate.",
+        )
+    if answer.output.shape != asked.shape[:1]:
+        raise BadAnswer(
+            "The service answered outputs of another shape than one for each input.",
+            got=f"{answer.output.shape} for {len(asked)} inputs",
+            instead="Check that the explainer answers the target's output at each input, NaN where it tells none.",
         )
     if not np.isfinite(answer.attribution).all():
         raise BadAnswer(
@@ -236,7 +272,6 @@ def _check(
     if not (np.isfinite(inputs).all() and np.isfinite(baselines).all()):
         raise InvalidValue("Inputs and baselines must be finite.", got="NaN or infinity", instead="Give numbers.")
     capabilities.check_baselines(baselines)
-    _check_reach(capabilities, plan, inputs, baselines)
 
 
 def _check_reach(

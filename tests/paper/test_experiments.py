@@ -142,6 +142,7 @@ def test_ties_and_softmax_are_looked_at_where_they_can_be() -> None:
     assert "untied_float64" in conditions_for("LeNet")
     assert "untied_float64" not in conditions_for("LeNet_nobias")
     assert "softmax" in conditions_for("ResNet18")
+    assert {"noisy_inputs", "noisy_inputs_float64"} <= set(conditions_for("LeNet_nobias"))
     for network in ("TwoLayerNet", "LeNet", "ResNet18"):
         assert set(conditions_for(network)) <= set(CONDITIONS)
 
@@ -155,6 +156,16 @@ def test_evidence_measures_the_papers_own_methods_under_each_condition(digits: m
     dtypes = {record.condition: record.provenance.dtype for record in found}
     assert dtypes["float64"] == "float64"
     assert dtypes["float64_model"] == "float32"
+
+
+def test_noisy_inputs_are_another_set_of_digits(digits: mnist.Digits, tmp_path: Path) -> None:
+    one, units = untrained("LeNet"), Units(tmp_path)
+    (noisy, *_), (plain, *_) = (
+        evidence.gather_one(name, one, digits.first(1), units) for name in ("noisy_inputs", "as_served")
+    )
+    assert noisy.provenance.data_sha256 == digits.first(1).with_noise(1e-3).sha256
+    assert plain.provenance.data_sha256 == digits.first(1).sha256
+    assert noisy.measured != plain.measured
 
 
 def test_other_lengths_of_training_are_measured_too(small_data: Path, tmp_path: Path) -> None:

@@ -125,3 +125,16 @@ def test_a_missing_folder_and_a_missing_file_get_a_sentence(small_data: Path, tm
 def test_no_images_are_refused() -> None:
     with pytest.raises(InvalidValue, match="at least 1. Got 0"):
         mnist.load("test").first(0)
+
+
+def test_noise_hangs_on_the_image_alone_and_has_the_size_it_says() -> None:
+    clean = mnist.load("test").first(40)
+    noisy = clean.with_noise(1e-3)
+    added = noisy.normalised() - clean.normalised()
+    assert added.dtype == np.float32
+    assert abs(added.std() / 1e-3 - 1) < 0.02
+    assert abs(added.mean()) < 2e-5
+    assert (noisy.slice(7, 9).normalised() == noisy.normalised()[7:9]).all()
+    assert noisy.sha256 != clean.sha256
+    assert noisy.slice(0, 40).sha256 == noisy.sha256
+    assert clean.with_noise(0.0).sha256 == clean.sha256

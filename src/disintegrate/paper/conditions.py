@@ -17,10 +17,17 @@ SERVICE = Capabilities(rule="riemann_right")
 
 @dataclass(frozen=True)
 class Condition:
-    """One change to the service, with what it isolates."""
+    """One change to the service or to what it is asked about, with what it isolates.
+
+    Attributes:
+        explanation: the change and its meaning, as the page tells them.
+        service: makes the service of a model on a device.
+        noise: standard deviation of what is added to the inputs.
+    """
 
     explanation: str
     service: Callable[[nn.Module, str], LocalExplainer]
+    noise: float = 0.0
 
 
 class DoubleInside(nn.Module):
@@ -88,6 +95,10 @@ def as_served(model: nn.Module, device: str) -> LocalExplainer:
     return LocalExplainer(model, SERVICE, device=device, dtype=torch.float32)
 
 
+def _wide(model: nn.Module, device: str) -> LocalExplainer:
+    return LocalExplainer(model.double(), SERVICE, device=device)
+
+
 def _with_softmax(model: nn.Module) -> nn.Module:
     return nn.Sequential(model, nn.Softmax(dim=1))
 
@@ -106,7 +117,7 @@ CONDITIONS: dict[str, Condition] = {
     "float64": Condition(
         "float64 throughout: the two queries' points differ in the sixteenth digit; what is left are kinks, quadrature "
         "and ties, which even that digit decides",
-        lambda model, device: LocalExplainer(model.double(), SERVICE, device=device),
+        _wide,
     ),
     "untied": Condition(
         "float32, a fixed pattern of 1e-3 added to every input inside the model: no exact ties in max pooling",
@@ -116,6 +127,10 @@ CONDITIONS: dict[str, Condition] = {
         "the same in float64: neither rounding nor ties; what is left is the plan's own error, kinks and quadrature",
         lambda model, device: LocalExplainer(Untied(model).double(), SERVICE, device=device),
     ),
+    "noisy_inputs": Condition(
+        "float32, noise of 1e-3 on every pixel of the normalised inputs: no ties but at the baseline", as_served, 1e-3
+    ),
+    "noisy_inputs_float64": Condition("the same inputs in float64", _wide, 1e-3),
     "random_last_digit": Condition(
         "float32, the last digit of every convolution's output at random: ties in max pooling settled at random",
         lambda model, device: as_served(random_last_digit(model), device),
@@ -139,7 +154,7 @@ def conditions_for(network: str) -> tuple[str, ...]:
     names = ["as_served", "float64_model", "float64_sums", "float64"]
     if not network.startswith("TwoLayerNet"):
         names += [] if network.endswith("nobias") else ["untied", "untied_float64"]
-        names += ["random_last_digit"]
+        names += ["noisy_inputs", "noisy_inputs_float64", "random_last_digit"]
     if network == "ResNet18":
         names += ["softmax", "softmax_float64"]
     return tuple(names)

@@ -31,7 +31,7 @@ def gather(
     found = [
         evidence
         for name in conditions_for(network)
-        for evidence in _under(name, CONDITIONS[name], own, trained, digits, units, device, progress)
+        for evidence in gather_one(name, trained, digits, units, device=device, progress=progress)
     ]
     if "shared_piece" in own:
         finer = Condition(
@@ -76,6 +76,24 @@ def gather_trainings(
     return found
 
 
+def gather_one(
+    name: str,
+    trained: TrainedNetwork,
+    digits: Digits,
+    units: Units,
+    *,
+    device: str = "cpu",
+    progress: Progress = SILENT,
+) -> list[Evidence]:
+    """Measure the paper's own methods on one network under one condition.
+
+    Raises:
+        DamagedFile: a stored unit cannot be read.
+    """
+    own = _own_methods(trained.record.recipe.network)
+    return _under(name, CONDITIONS[name], own, trained, digits, units, device, progress)
+
+
 def _own_methods(network: str) -> dict[str, str]:
     return {method: table for method, table in methods_for(network).items() if table in TABLES}
 
@@ -90,9 +108,9 @@ def _under(
     device: str,
     progress: Progress,
 ) -> list[Evidence]:
-
     # A condition changes the model it is given, so it gets a copy.
     explainer = condition.service(deepcopy(trained.model), device)
+    digits = digits.with_noise(condition.noise) if condition.noise else digits
     measured = measure(explainer, trained, digits, tuple(methods), units, condition=name, progress=progress)
     return [
         Evidence(

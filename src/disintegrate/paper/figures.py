@@ -125,6 +125,34 @@ def _cancellation(data: dict[str, Any]) -> Figure:
     return figure
 
 
+def _saturation(data: dict[str, Any]) -> Figure:
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    conditions = list(dict.fromkeys(condition for _, condition, _, _ in data["norms"]))
+    lengths = sorted({epochs for _, _, epochs, _ in data["norms"]})
+    for label, condition, epochs, median in data["norms"]:
+        values = np.array(median)
+        left.plot(
+            np.arange(1, len(values) + 1)[values > 0], values[values > 0], color=COLOURS[conditions.index(condition)],
+            linestyle=("-", "--", "-.", ":")[lengths.index(epochs) % 4], linewidth=1.2, label=label,
+        )  # fmt: skip
+    left.set(yscale="log", xlabel="i (point (i/50) x)", ylabel="norm of the gradient (median)")
+    left.legend(frameon=False, fontsize=6, loc="lower left")
+    names = list(dict.fromkeys(name for name, *_ in data["points"]))
+    for index, name in enumerate(names):
+        doubts, errors = zip(
+            *((doubt, error) for other, _, doubt, error in data["points"] if other == name), strict=True
+        )
+        right.scatter(
+            doubts, errors, s=26, color=COLOURS[index % len(COLOURS)], marker="osD^vPX*<>"[index % 10], label=name
+        )
+    right.axhline(data["paper"], color="black", linestyle="--", linewidth=1)
+    right.set(xscale="log", yscale="log", xlabel="1 - p of the label at the input (median)", ylabel="table 3 (mean)")
+    right.invert_xaxis()
+    right.legend(frameon=False, fontsize=6, loc="center right")
+    return figure
+
+
 def _show(axes: Axes, image: list[list[float]], title: str) -> None:
     axes.imshow(np.array(image), cmap="gray", interpolation="nearest")
     axes.set(xticks=[], yticks=[])
@@ -138,4 +166,5 @@ PAINTERS: dict[str, Callable[[dict[str, Any]], Figure]] = {
     "5": _norms,
     "A.1": _planes,
     "digits": _cancellation,
+    "saturation": _saturation,
 }

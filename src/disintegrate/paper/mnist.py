@@ -32,23 +32,39 @@ SHIPPED_SHA256 = {
 
 @dataclass(frozen=True, eq=False)
 class Digits:
-    """Images of handwritten digits with their labels."""
+    """Images of handwritten digits with their labels.
+
+    Attributes:
+        images: the pixels as they are stored.
+        labels: which digit each shows.
+        noise: standard deviation of what is added to the normalised pixels, drawn anew for each image from its content.
+    """
 
     images: UInt8[np.ndarray, "n 28 28"]
     labels: UInt8[np.ndarray, " n"]
+    noise: float = 0.0
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @cached_property
     def sha256(self) -> str:
-        """Checksum of the pixels and labels themselves, whatever files they came from."""
-        return hashlib.sha256(self.images.tobytes() + self.labels.tobytes()).hexdigest()
+        """Checksum of the pixels, the labels and the noise themselves, whatever files they came from."""
+        noise = str(self.noise).encode() if self.noise else b""
+        return hashlib.sha256(self.images.tobytes() + self.labels.tobytes() + noise).hexdigest()
 
     def normalised(self) -> Float32[np.ndarray, "n 1 28 28"]:
         """Pixels as the paper feeds them to its networks: scaled to [0, 1], minus 0.1307, over 0.3081."""
         scaled = self.images[:, None].astype(np.float32) / np.float32(255)
-        return (scaled - MEAN) / STANDARD_DEVIATION
+        clean = (scaled - MEAN) / STANDARD_DEVIATION
+        if self.noise == 0:
+            return clean
+        drawn = [np.random.default_rng(zlib.crc32(image.tobytes())).normal(size=image.shape) for image in self.images]
+        return clean + np.float32(self.noise) * np.stack(drawn)[:, None].astype(np.float32)
+
+    def with_noise(self, standard_deviation: float) -> Digits:
+        """The same digits with noise on their normalised pixels, so that no two of them are equal."""
+        return Digits(self.images, self.labels, standard_deviation)
 
     def first(self, count: int) -> Digits:
         """The first `count` digits, or all where there are fewer.
@@ -64,7 +80,7 @@ class Digits:
 
     def slice(self, start: int, stop: int) -> Digits:
         """The digits from one index up to another."""
-        return Digits(self.images[start:stop], self.labels[start:stop])
+        return Digits(self.images[start:stop], self.labels[start:stop], self.noise)
 
 
 def load(split: Split, folder: Path | None = None) -> Digits:

@@ -125,7 +125,7 @@ def reproduce(options: Options, progress: Progress = SILENT) -> Reproduction:
             first_seed[network] = measured
     first = {network: one for (network, seed), one in trained.items() if seed == 0}
     for network, one in first.items():
-        some = digits.first(_evidence_images(network, quick=options.quick))
+        some = digits.first(evidence_images(network, quick=options.quick))
         records += evidence.gather(one, some, units, device=options.device, progress=progress)
         if not options.quick:
             lengths = digits.first(500)
@@ -176,7 +176,7 @@ def _drawings(
     return drawn
 
 
-def _evidence_images(network: str, *, quick: bool) -> int:
+def evidence_images(network: str, *, quick: bool) -> int:
     """As many as is worth the time: of the small networks all, so that the few which make a mean are among them."""
     if quick:
         return 20

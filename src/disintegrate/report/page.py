@@ -13,7 +13,10 @@ from markupsafe import Markup
 from disintegrate.files import write_atomically
 from disintegrate.paper.figures import draw
 from disintegrate.paper.records import Cell, Drawing, Evidence, Record, Run, claims, load_run
+from disintegrate.paper.saturation import Saturation, load_saturation
 from disintegrate.report.findings import Finding, findings, number
+from disintegrate.report.saturation import saturation_section
+from disintegrate.report.ties import ties
 
 TABLE_TITLES = {
     "table_1": "Table 1: how far the explanation itself is from the gradient",
@@ -24,8 +27,8 @@ TABLE_TITLES = {
 }
 
 
-def render(run: Run, records: Sequence[Record]) -> str:
-    """Draw the page of a reproduction from its records alone."""
+def render(run: Run, records: Sequence[Record], saturation: Saturation | None = None) -> str:
+    """Draw the page of a reproduction from its records alone, and from the study of saturation where there is one."""
     environment = Environment(
         loader=PackageLoader("disintegrate.report"),
         autoescape=True,
@@ -36,6 +39,7 @@ def render(run: Run, records: Sequence[Record]) -> str:
     environment.filters["figure"] = number
     found = [record for record in records if isinstance(record, Cell)]
     explained = findings(records)
+    section = saturation_section(saturation) if saturation else None
     return environment.get_template("reproduction.html.j2").render(
         run=run,
         tables={table: rows_of(found, table) for table in TABLE_TITLES},
@@ -44,12 +48,17 @@ def render(run: Run, records: Sequence[Record]) -> str:
         claimed_accuracy=claims()["test_accuracy"],
         findings=explained,
         evidence={(finding.table, finding.network): evidence_for(finding, records) for finding in explained},
+        ties=ties(records),
+        saturation=section,
+        saturation_drawing=Markup(draw(section.drawing)) if section else None,  # noqa: S704
         drawings=[(record, Markup(draw(record))) for record in records if isinstance(record, Drawing)],  # noqa: S704
     )
 
 
 def render_folder(folder: Path) -> Path:
     """Write the page of a finished run beside its records, and say where.
+
+    The study of saturation, `../saturation.json`, is shown where it is about a network of this run.
 
     Raises:
         UnknownName: the folder holds no finished run.
@@ -58,7 +67,11 @@ def render_folder(folder: Path) -> Path:
     """
     run, records = load_run(folder)
     path = folder / "index.html"
-    write_atomically(path, render(run, records).encode())
+    saturation = load_saturation(folder.resolve().parent / "saturation.json")
+    weights = {record.provenance.weights_sha256 for record in records if isinstance(record, Cell)}
+    if saturation and not weights & {row.weights_sha256 for row in saturation.rows}:
+        saturation = None
+    write_atomically(path, render(run, records, saturation).encode())
     return path
 
 

@@ -1,0 +1,211 @@
+"""What the saturation record says of the paper's ResNet18, as sentences, rows and a figure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from disintegrate.paper.records import Drawing, claim
+from disintegrate.paper.saturation import Saturation, SaturationRow
+from disintegrate.report.findings import number
+
+TABLES = ("table_1", "table_3", "table_4")
+WORDS = {
+    "logits": "logits",
+    "probabilities_1": "probabilities",
+    "probabilities_2": "probabilities, logits x 2",
+    "probabilities_4": "probabilities, logits x 4",
+    "probabilities_8": "probabilities, logits x 8",
+    "log_probabilities": "logarithms of probabilities",
+    "probabilities_untied": "probabilities, no ties",
+    "logits_last_digit": "logits, last digit of convolutions at random",
+    "probabilities_last_digit": "probabilities, last digit of convolutions at random",
+    "probabilities_float64": "probabilities, float64",
+}
+
+
+@dataclass(frozen=True)
+class SaturationSection:
+    """One section of the page."""
+
+    sentences: tuple[str, ...]
+    rows: tuple[tuple[str, SaturationRow], ...]
+    drawing: Drawing
+    record: Saturation
+
+
+def saturation_section(record: Saturation) -> SaturationSection:
+    """Draw up the section from the record alone."""
+    return SaturationSection(
+        sentences=tuple(
+            sentence
+            for part in (_with_and_without, _more_saturated, _norms, _own_gradient, _one_step, _nearest)
+            for sentence in part(record)
+        ),
+        rows=tuple((_words(row), row) for row in record.rows),
+        drawing=_drawing(record),
+        record=record,
+    )
+
+
+def _at(record: Saturation, condition: str) -> list[SaturationRow]:
+    return [row for row in record.rows if row.condition == condition]
+
+
+def _listed(values: Sequence[float | None]) -> str:
+    return ", ".join(number(value) for value in values)
+
+
+def _means(rows: Sequence[SaturationRow], table: str) -> str:
+    return _listed([summary.mean if (summary := getattr(row, table)) else None for row in rows])
+
+
+def _with_and_without(record: Saturation) -> list[str]:
+    off, on, wide = (_at(record, name) for name in ("logits", "probabilities_1", "probabilities_float64"))
+    if not (off and on):
+        return []
+    lengths = _listed([row.epochs for row in off])
+    found = {table: (_means(off, table), _means(on, table), number(_claimed(record, table))) for table in TABLES}
+    told = [
+        "Trained for {} epochs, {} has table 3 at {} with logits and at {} with the softmax left on; the paper has "
+        "{}.".format(lengths, record.network, *found["table_3"]),
+        "Table 4: {} and {}, the paper {}. Table 1: {} and {}, the paper {}.".format(
+            *found["table_4"], *found["table_1"]
+        ),
+    ]
+    if wide:
+        medians = _listed([row.table_3.median for row in wide])
+        told.append(
+            f"In float64 the softmax leaves table 3 at medians of {medians} (means {_means(wide, 'table_3')}): "
+            "cancellation goes, and what is left in the means are ties that even the sixteenth digit decides."
+        )
+    return told
+
+
+def _more_saturated(record: Saturation) -> list[str]:
+    scaled = [row for row in record.rows if row.condition.startswith("probabilities_") and row.dtype == "float32"]
+    scaled = [row for row in scaled if row.condition.removeprefix("probabilities_").isdigit()]
+    if len({row.scale for row in scaled}) < 2:
+        return []
+    parts = [
+        f"{epochs} epochs: "
+        + ", ".join(f"x {row.scale:g} {number(row.table_3.mean)}" for row in scaled if row.epochs == epochs)
+        for epochs in sorted({row.epochs for row in scaled})
+    ]
+    return [
+        "Multiplying the logits, as longer training without a bound on the weights would, drives table 3 on: "
+        + "; ".join(parts)
+        + "."
+    ]
+
+
+def _norms(record: Saturation) -> list[str]:
+    told = []
+    for condition in ("logits", "probabilities_1", "probabilities_2"):
+        rows = [row for row in _at(record, condition) if row.norms and row.norms.orders_median is not None]
+        if rows:
+            peaks = _listed([row.norms.peak for row in rows if row.norms])
+            falls = _listed([row.norms.orders_median for row in rows if row.norms])
+            worst = _listed([row.norms.orders_largest for row in rows if row.norms])
+            told.append(
+                f"{WORDS[condition].capitalize()}: the norm peaks at i = {peaks} and falls by {falls} powers of ten to "
+                f"i = 50 (medians; the largest {worst})"
+            )
+    if not told:
+        return []
+    return [
+        "Figure 5, where the paper's ResNet18 falls by ten powers of ten from near i = 10. " + ". ".join(told) + "."
+    ]
+
+
+def _own_gradient(record: Saturation) -> list[str]:
+    rows = [row for row in record.rows if row.dtype == "float32" and row.one_rounds_to_zero > 0]
+    if not rows:
+        return []
+    worst = max(rows, key=lambda row: row.own_gradient.mean)
+    plain = max((row.own_gradient.mean for row in _at(record, "logits")), default=0.0)
+    lost = "; ".join(
+        f"{WORDS[condition]}: " + ", ".join(f"{row.one_rounds_to_zero:.0%}" for row in _at(record, condition))
+        for condition in ("probabilities_1", "probabilities_2")
+    )
+    return [
+        "The distance is taken, as the paper takes it, to the gradient in the service's own arithmetic, and "
+        "saturation spoils that as well: grad p = p ((1 - p) grad z - the others' share), and its first term is gone "
+        f"where 1 - p rounds to 0. That happens for so many images, at each length: {lost}. At its worst "
+        f"({worst.epochs} epochs, {_words(worst)}) the service's own gradient is {number(worst.own_gradient.mean)} "
+        f"from the exact one (with logits at most {number(plain)}), and all zero for {worst.own_gradient_zero:.0%} of "
+        "the images."
+    ]
+
+
+def _one_step(record: Saturation) -> list[str]:
+    rows = [row for row in record.rows if row.dtype == "float32" and row.own_gradient_zero == 0]
+    undone = [row for row in rows if row.logit_difference and row.condition in ("probabilities_1", "probabilities_2")]
+    if not rows:
+        return []
+    largest = number(max(row.single_step.mean for row in rows))
+    told = [
+        f"One query with one step, on the same models: a mean of at most {largest} wherever no gradient is all zero, "
+        "softmax on or off. It is the plan that fails, not the leak."
+    ]
+    if undone:
+        apart = max(row.logit_difference.mean for row in undone if row.logit_difference)
+        told.append(
+            "And the softmax hides nothing: one step for each class gives the gradient of the label's logit less the "
+            f"runner-up's, undone by recover_logits, {number(apart)} from the exact one at most (mean)."
+        )
+    return told
+
+
+def _nearest(record: Saturation) -> list[str]:
+    complete = [row for row in record.rows if row.table_1 and row.table_4]
+    claimed = [_claimed(record, table) for table in TABLES]
+    if not complete or None in claimed:
+        return []
+
+    def apart(row: SaturationRow) -> float:
+        means = [getattr(row, table).mean for table in TABLES]
+        return sum(abs(math.log(max(mean, 1e-30) / paper)) for mean, paper in zip(means, claimed, strict=True) if paper)
+
+    best = min(complete, key=apart)
+    figures = ", ".join(
+        f"{name.replace('_', ' ')} {number(getattr(best, name).mean)} (paper {number(_claimed(record, name))})"
+        for name in TABLES
+    )
+    norm = ""
+    if best.norms and best.norms.orders_median is not None:
+        norm = f"; the norm falls by {number(best.norms.orders_median)} powers of ten"
+    return [f"Nearest to the paper's three figures together: {best.epochs} epochs, {_words(best)}: {figures}{norm}."]
+
+
+def _words(row: SaturationRow) -> str:
+    return WORDS.get(row.condition, row.condition)
+
+
+def _claimed(record: Saturation, table: str) -> float | None:
+    found = claim(table, record.network)
+    return found.mean if found else None
+
+
+def _drawing(record: Saturation) -> Drawing:
+    shown = [name for name in ("logits", "probabilities_1", "probabilities_2", "probabilities_4") if _at(record, name)]
+    return Drawing(
+        figure="saturation",
+        caption=f"Left: median norm of the gradient at (i/50) x over {record.images} images, by length of training. "
+        "Right: table 3 against the median of 1 - p at the input; the dashed line is the paper's figure.",
+        data={
+            "norms": [
+                [f"{WORDS[name]}, {row.epochs} epochs", name, row.epochs, list(row.norms.median)]
+                for name in shown[:3]
+                for row in _at(record, name)
+                if row.norms
+            ],
+            "points": [
+                [_words(row), row.epochs, row.one_minus_p, row.table_3.mean]
+                for row in record.rows
+                if row.dtype == "float32"
+            ],
+            "paper": _claimed(record, "table_3"),
+        },
+    )

@@ -1,0 +1,106 @@
+"""The studies' own arithmetic, on small digits and untrained networks."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from disintegrate import distance
+from disintegrate.paper import mnist, records
+from disintegrate.paper.networks import build
+from disintegrate.paper.reproduce import Options, reproduce
+from tests import oracles
+
+ROOT = Path(__file__).parents[1]
+
+
+def study(name: str) -> ModuleType:
+    found = importlib.util.spec_from_file_location(f"studies_{name}", ROOT / "studies" / f"{name}.py")
+    assert found is not None
+    assert found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    # A dataclass looks its module up by name.
+    sys.modules[found.name] = module
+    found.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def digits(small_data: Path) -> mnist.Digits:
+    return mnist.load("test", small_data).first(3)
+
+
+@pytest.mark.parametrize("scale", [1.0, 4.0])
+def test_the_exact_direction_is_that_of_the_probabilitys_gradient(digits: mnist.Digits, scale: float) -> None:
+    saturation, model = study("saturation"), build("LeNet").double().eval()
+    exact = saturation.exact_logits(model, digits)
+    labels = digits.labels.astype(np.int64)
+    found = saturation.exact_direction(exact, labels, scale, softmax=True)
+    softmaxed = nn.Sequential(saturation.Scaled(model, scale), nn.Softmax(dim=1))
+    inputs = torch.from_numpy(digits.normalised()).double()
+    slow = [oracles.gradient(softmaxed, x, int(label)).numpy() for x, label in zip(inputs, labels, strict=True)]
+    assert distance(np.stack(slow), found).max() < 1e-10
+    plain = saturation.exact_direction(exact, labels, scale, softmax=False)
+    first = oracles.gradient(model, inputs[0], int(labels[0])).numpy()
+    assert distance(first[None], plain[:1]).max() < 1e-10
+
+
+def test_every_condition_is_measured_with_all_that_its_row_holds(digits: mnist.Digits) -> None:
+    saturation, model = study("saturation"), build("TwoLayerNet").eval()
+    exact = saturation.exact_logits(build("TwoLayerNet").double().eval(), digits)
+    for name, condition in saturation.CONDITIONS.items():
+        found = saturation.measure(condition, model, digits, exact)
+        assert found["single_step"].max() < 1e-6
+        assert ("norms" in found) is (condition.dtype == torch.float32)
+        # An untrained network is unsure: softmax on or off, nothing is lost.
+        assert found["own_gradient"].max() < (1e-5 if condition.change is not saturation.Untied else 0.1)
+        assert ("logit_difference" in found) is (name in {f"probabilities_{scale}" for scale in (1, 2, 4, 8)})
+        if "norms" in found:
+            np.testing.assert_allclose(found["norms"][:, -1], found["norm"], rtol=1e-5)
+        others = found["one_minus_p"]
+        tolerance = 1e-5 if "last_digit" not in name and condition.change is not saturation.Untied else 1e-3
+        np.testing.assert_allclose(found["one_minus_p_served"], others, atol=tolerance)
+
+
+def test_norms_fall_from_where_they_peak() -> None:
+    norms = np.array([[1.0, 10.0, 0.1], [1.0, 100.0, 1e-5], [1.0, 2.0, 0.0]])
+    found = study("saturation").norms_of(norms)
+    assert found.peak == 2
+    assert found.orders_median == pytest.approx(4.5)
+    assert found.orders_largest == pytest.approx(7)
+    assert found.zero == pytest.approx(1 / 3)
+    assert study("saturation").norms_of(np.array([[1.0, 0.0]])).orders_median is None
+
+
+def test_conditions_take_their_places_in_a_run(small_data: Path, tmp_path: Path) -> None:
+    options = Options(tmp_path, quick=True, data=small_data, networks=("TwoLayerNet",), images=4)
+    reproduce(options)
+    before, _ = records.load_run(tmp_path)
+    after = study("conditions").add(tmp_path, ("float64_sums",), small_data)
+    assert after.records == before.records
+    run, found = records.load_run(tmp_path)
+    assert run == after
+    assert len(found) == len(before.records)
+
+
+def test_the_trade_off_has_a_default_near_its_best_for_every_wire(digits: mnist.Digits) -> None:
+    nudge = study("nudge")
+    dark = mnist.Digits(digits.images * (digits.images > 100), digits.labels)
+    found = nudge.trade_off(build("TwoLayerNet").eval(), dark, (2.0**-23, 1e-4, 1e-2, 0.5))
+    assert 0.5 < found["dark_share"] < 1
+    for name, wire in found["wires"].items():
+        best = min(step["median"] for step in wire["steps"])
+        assert wire["default"]["median"] < 3 * best + 1e-6, name
+
+
+def test_the_recorded_defaults_are_near_the_best_steps() -> None:
+    record = json.loads((ROOT / "results" / "nudge.json").read_text())
+    for name, wire in record["wires"].items():
+        best = min(step["median"] for step in wire["steps"])
+        assert wire["default"]["median"] < 3 * best + 1e-6, name
