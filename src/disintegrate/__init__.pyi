@@ -9,6 +9,7 @@ from .errors import (
     UnknownName,
     UnwritableOutput,
 )
+from .estimate import carry_out, estimate
 from .explainers import (
     Capabilities,
     Deaf,
@@ -23,10 +24,13 @@ from .explainers import (
     Wired,
 )
 from .gradients import integrated_gradients, vanilla_gradient
+from .kriging import krige, predicted_distance
 from .measure import Exactness, Measure
 from .metrics import DistanceSummary, distance, summarise
+from .noise import Noise, noise_of
 from .nudge import nudged
 from .plan import Cost, Plan, Query, Term
+from .planner import Proposal, Way, propose
 from .quadrature import (
     Quadrature,
     Rule,
@@ -39,6 +43,7 @@ from .quadrature import (
 from .recover import Recovery, recover
 from .rules import PRESETS, RULES, Preset, rule_named
 from .softmax import LogitDifference, LogitGradients, recover_logits
+from .walk import Walk
 
 __all__ = [
     "PRESETS",
@@ -59,10 +64,12 @@ __all__ = [
     "LogitGradients",
     "Measure",
     "Misuse",
+    "Noise",
     "NotPermitted",
     "Output",
     "Plan",
     "Preset",
+    "Proposal",
     "Quadrature",
     "Query",
     "Recording",
@@ -73,15 +80,23 @@ __all__ = [
     "Term",
     "UnknownName",
     "UnwritableOutput",
+    "Walk",
+    "Way",
     "Wire",
     "Wired",
     "baseline_window",
     "bias_free",
+    "carry_out",
     "distance",
+    "estimate",
     "gauss_legendre",
     "integrated_gradients",
+    "krige",
     "midpoint",
+    "noise_of",
     "nudged",
+    "predicted_distance",
+    "propose",
     "recover",
     "recover_logits",
     "riemann_left",

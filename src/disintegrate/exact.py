@@ -195,7 +195,8 @@ def _promising_sets(rule: Rule, reach: Reach) -> Iterator[list[Query]]:
             scale = float(larger.nodes[0] / smaller.nodes[0]) / last
             yield [Query(0, 1 / last, count), Query(0, scale, count - 1)]
         elif larger is not None:
-            yield [Query(0, 1 / float(larger.nodes[-1]), count), Query(0, 0.5, count - 1)]
+            stop = 1 / float(larger.nodes[-1])
+            yield [Query(0, stop, count), Query(0, stop, count - 1)]
     yield from _nested_trapezoids(rule, reach)
 
 
