@@ -77,6 +77,8 @@ def predicted_distance(plan: Plan, rule: Rule, prior: Prior, noise: Noise) -> fl
     if shared <= 0:
         return math.sqrt(2)
     size = max(variance + 2 * shared - 1, shared**2)
+    if size == 0:
+        return math.sqrt(2)  # coefficients so small that their squares are nothing
     least = min(1.0, max(0.0, (variance - (1 - shared) ** 2) / size))
     return math.sqrt(2 * least / (1 + math.sqrt(1 - least)))
 
