@@ -15,6 +15,7 @@ from disintegrate.paper.saturation import (
     load_saturation,
     store_saturation,
 )
+from disintegrate.paper.ties import TiesRow, TiesStudy
 from disintegrate.report.saturation import saturation_section
 from disintegrate.report.ties import ties
 
@@ -57,7 +58,10 @@ def test_the_sentences_tell_the_records_figures() -> None:
     assert "Probabilities: the norm peaks at i = 11, 11 and falls by 5.5, 5.5 powers" in text
     assert "At its worst (2 epochs, probabilities, logits x 2) the service's own gradient is 0.85" in text
     assert "a mean of at most 2.50e-08 wherever no gradient is all zero" in text
-    assert "Nearest to the paper's three figures together: 2 epochs, probabilities, logits x 2: table 1 1.3" in text
+    assert (
+        "It is not depth. With logits equation (4) fails at no length of training: table 3 is at most 2.50e-04" in text
+    )
+    assert "fall of the norm together: 2 epochs, probabilities, logits x 2: table 1 1.3 (paper 1.24)" in text
     assert [words for words, _ in section.rows][3] == "probabilities, float64"
 
 
@@ -107,3 +111,29 @@ def test_ties_are_told_where_there_is_evidence_of_them() -> None:
     assert "In float32 with a pattern inside the model it is 4.00e-05, 2 times that without." in text
     assert "the mean is 0.5" in text
     assert [words for words, _ in found.rows][:2] == ["float32", "float64"]
+
+
+def test_the_library_is_told_where_it_was_studied() -> None:
+    def backend(words: str, plain: float, weights: str = "w") -> TiesRow:
+        flat = {"untied": summarise(np.full(4, 1e-5)), "noisy": summarise(np.full(4, 2e-5))}
+        return TiesRow(
+            network="LeNet", weights_sha256=weights, backend=words, dtype="float32", plain=summarise(np.full(4, plain)),
+            single_step=summarise(np.full(4, 2.5e-8)), **flat,
+        )  # fmt: skip
+
+    study = TiesStudy(
+        command="", seed=0, data_sha256="d", instruction_set="AVX512", versions={},
+        rows=(
+            backend("float32, by one", 1e-5),
+            backend("float32, by another", 0.5),
+            backend("float32, by a third", 1.0, "other"),
+        ),
+    )  # fmt: skip
+    records = [evidence(name, 1e-5) for name in ("as_served", "float64", "random_last_digit")]
+    (found,) = ties(records, study)
+    assert len(found.backends) == 2
+    text = " ".join(found.sentences)
+    assert "The library decides in float32: from 1.00e-05 (by one) to 0.5 (by another), where 100.0% are ties" in text
+    assert "so no tie can be settled twice: at most 2.50e-08." in text
+    (alone,) = ties(records)
+    assert alone.backends == ()

@@ -10,6 +10,8 @@ from disintegrate.paper.records import Drawing, claim
 from disintegrate.paper.saturation import Saturation, SaturationRow
 from disintegrate.report.findings import number
 
+# Powers of ten by which the gradient's norm falls from near i = 10 to i = 50 in the paper's figure 5.
+PAPERS_FALL = 10.0
 TABLES = ("table_1", "table_3", "table_4")
 WORDS = {
     "logits": "logits",
@@ -40,7 +42,7 @@ def saturation_section(record: Saturation) -> SaturationSection:
     return SaturationSection(
         sentences=tuple(
             sentence
-            for part in (_with_and_without, _more_saturated, _norms, _own_gradient, _one_step, _nearest)
+            for part in (_verdict, _with_and_without, _more_saturated, _norms, _own_gradient, _one_step, _nearest)
             for sentence in part(record)
         ),
         rows=tuple((_words(row), row) for row in record.rows),
@@ -61,6 +63,20 @@ def _means(rows: Sequence[SaturationRow], table: str) -> str:
     return _listed([summary.mean if (summary := getattr(row, table)) else None for row in rows])
 
 
+def _verdict(record: Saturation) -> list[str]:
+    off = _at(record, "logits")
+    on = [row for row in record.rows if row.condition in ("probabilities_1", "probabilities_2", "probabilities_4")]
+    if not (off and on):
+        return []
+    largest = max(row.table_3.mean for row in off)
+    smallest = min(row.table_3.mean for row in on)
+    text = f"With logits equation (4) fails at no length of training: table 3 is at most {number(largest)}. "
+    text += (
+        f"With a softmax it is {number(smallest)} to {number(max(row.table_3.mean for row in on))} on the same weights"
+    )
+    return [f"{'It is not depth. ' if largest < smallest else ''}{text}, growing with the certainty of the answer."]
+
+
 def _with_and_without(record: Saturation) -> list[str]:
     off, on, wide = (_at(record, name) for name in ("logits", "probabilities_1", "probabilities_float64"))
     if not (off and on):
@@ -78,7 +94,7 @@ def _with_and_without(record: Saturation) -> list[str]:
         medians = _listed([row.table_3.median for row in wide])
         told.append(
             f"In float64 the softmax leaves table 3 at medians of {medians} (means {_means(wide, 'table_3')}): "
-            "cancellation goes, and what is left in the means are ties that even the sixteenth digit decides."
+            "the failure is cancellation of rounded sums."
         )
     return told
 
@@ -114,9 +130,7 @@ def _norms(record: Saturation) -> list[str]:
             )
     if not told:
         return []
-    return [
-        "Figure 5, where the paper's ResNet18 falls by ten powers of ten from near i = 10. " + ". ".join(told) + "."
-    ]
+    return ["Figure 5: the paper's ResNet18 falls by ten powers of ten from near i = 10. " + ". ".join(told) + "."]
 
 
 def _own_gradient(record: Saturation) -> list[str]:
@@ -164,19 +178,23 @@ def _nearest(record: Saturation) -> list[str]:
     if not complete or None in claimed:
         return []
 
+    def fall(row: SaturationRow) -> float:
+        return (row.norms.orders_median or 0.0) if row.norms else 0.0
+
     def apart(row: SaturationRow) -> float:
-        means = [getattr(row, table).mean for table in TABLES]
-        return sum(abs(math.log(max(mean, 1e-30) / paper)) for mean, paper in zip(means, claimed, strict=True) if paper)
+        figures = [getattr(row, table).mean for table in TABLES] + [fall(row)]
+        pairs = zip(figures, [*claimed, PAPERS_FALL], strict=True)
+        return sum(abs(math.log(max(figure, 1e-30) / paper)) for figure, paper in pairs if paper)
 
     best = min(complete, key=apart)
     figures = ", ".join(
         f"{name.replace('_', ' ')} {number(getattr(best, name).mean)} (paper {number(_claimed(record, name))})"
         for name in TABLES
     )
-    norm = ""
-    if best.norms and best.norms.orders_median is not None:
-        norm = f"; the norm falls by {number(best.norms.orders_median)} powers of ten"
-    return [f"Nearest to the paper's three figures together: {best.epochs} epochs, {_words(best)}: {figures}{norm}."]
+    return [
+        f"Nearest to the paper's three figures and to the fall of the norm together: {best.epochs} epochs, "
+        f"{_words(best)}: {figures}; the norm falls by {number(fall(best))} powers of ten (paper {PAPERS_FALL:g})."
+    ]
 
 
 def _words(row: SaturationRow) -> str:
