@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from disintegrate.metrics import DistanceSummary
 from disintegrate.paper.records import Drawing, claim
 from disintegrate.paper.saturation import Saturation, SaturationRow
 from disintegrate.report.findings import number
@@ -42,7 +43,16 @@ def saturation_section(record: Saturation) -> SaturationSection:
     return SaturationSection(
         sentences=tuple(
             sentence
-            for part in (_verdict, _with_and_without, _more_saturated, _norms, _own_gradient, _one_step, _nearest)
+            for part in (
+                _verdict,
+                _with_and_without,
+                _more_saturated,
+                _norms,
+                _nearest,
+                _ties_alone,
+                _own_gradient,
+                _one_step,
+            )
             for sentence in part(record)
         ),
         rows=tuple((_words(row), row) for row in record.rows),
@@ -172,29 +182,51 @@ def _one_step(record: Saturation) -> list[str]:
     return told
 
 
+def _ties_alone(record: Saturation) -> list[str]:
+    rows, paper = _at(record, "logits_last_digit"), claim("table_3", record.network)
+    if not (rows and paper):
+        return []
+    spreads = _listed([row.table_3.standard_deviation for row in rows])
+    falls = _listed([row.norms.orders_median for row in rows if row.norms])
+    means = {table: _means(rows, table) for table in ("table_3", "table_4")}
+    return [
+        f"Ties settled at random bring table 3 up without any softmax, to {means['table_3']}, but with a spread of "
+        f"{spreads} where the paper prints {number(paper.printed_variance)}, with table 4 at {means['table_4']}, and "
+        f"with a norm that falls by {falls} powers of ten."
+    ]
+
+
 def _nearest(record: Saturation) -> list[str]:
-    complete = [row for row in record.rows if row.table_1 and row.table_4]
-    claimed = [_claimed(record, table) for table in TABLES]
-    if not complete or None in claimed:
+    complete = [row for row in record.rows if row.table_1 and row.table_4 and row.norms and row.norms.orders_median]
+    claims = [found for table in TABLES if (found := claim(table, record.network))]
+    if not complete or len(claims) < len(TABLES):
         return []
 
     def fall(row: SaturationRow) -> float:
         return (row.norms.orders_median or 0.0) if row.norms else 0.0
 
     def apart(row: SaturationRow) -> float:
-        figures = [getattr(row, table).mean for table in TABLES] + [fall(row)]
-        pairs = zip(figures, [*claimed, PAPERS_FALL], strict=True)
-        return sum(abs(math.log(max(figure, 1e-30) / paper)) for figure, paper in pairs if paper)
+        pairs = [(fall(row), PAPERS_FALL)]
+        for table, paper in zip(TABLES, claims, strict=True):
+            found = getattr(row, table)
+            pairs += [(found.mean, paper.mean), (found.standard_deviation, paper.printed_variance)]
+        return sum(abs(math.log(max(ours, 1e-30) / theirs)) for ours, theirs in pairs)
 
     best = min(complete, key=apart)
     figures = ", ".join(
-        f"{name.replace('_', ' ')} {number(getattr(best, name).mean)} (paper {number(_claimed(record, name))})"
-        for name in TABLES
+        f"{table.replace('_', ' ')} {_with_spread(getattr(best, table))} (paper {number(paper.mean)} ± "
+        f"{number(paper.printed_variance)})"
+        for table, paper in zip(TABLES, claims, strict=True)
     )
     return [
-        f"Nearest to the paper's three figures and to the fall of the norm together: {best.epochs} epochs, "
-        f"{_words(best)}: {figures}; the norm falls by {number(fall(best))} powers of ten (paper {PAPERS_FALL:g})."
+        "Nearest to the paper's means, spreads and fall of the norm together: "
+        f"{best.epochs} epochs, {_words(best)}: {figures}; the norm falls by {number(fall(best))} powers of ten (paper "
+        f"{PAPERS_FALL:g})."
     ]
+
+
+def _with_spread(found: DistanceSummary) -> str:
+    return f"{number(found.mean)} ± {number(found.standard_deviation)}"
 
 
 def _words(row: SaturationRow) -> str:
