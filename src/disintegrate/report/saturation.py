@@ -119,11 +119,7 @@ def _more_saturated(record: Saturation) -> list[str]:
         + ", ".join(f"x {row.scale:g} {number(row.table_3.mean)}" for row in scaled if row.epochs == epochs)
         for epochs in sorted({row.epochs for row in scaled})
     ]
-    return [
-        "Multiplying the logits, as longer training without a bound on the weights would, drives table 3 on: "
-        + "; ".join(parts)
-        + "."
-    ]
+    return ["Multiplying the logits, as if the network were more certain, drives table 3 on: " + "; ".join(parts) + "."]
 
 
 def _norms(record: Saturation) -> list[str]:
