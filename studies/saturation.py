@@ -54,7 +54,7 @@ SUMMARISED = ("table_1", "table_3", "table_4", "single_step", "table_3_to_exact"
 
 
 class Scaled(nn.Module):
-    """The logits times a number: as if the network had been trained on for longer, and nothing held its weights."""
+    """The logits times a number: as if the network were more certain."""
 
     def __init__(self, model: nn.Module, scale: float) -> None:
         super().__init__()

@@ -262,6 +262,17 @@ def test_what_cancels_is_amplified_by_saturation_and_the_conditioning_tells() ->
     assert predicted[-1] > 0.03
 
 
+def test_inside_one_linear_region_the_prediction_holds_too() -> None:
+    """However large the condition number of J: it reaches 1e17 here, and the error stays below 1e-3."""
+    for plan in (baseline_window(0.1, 5), baseline_window(1e-3, 5), bias_free(20), shared_piece(0.5, 50)):
+        for scale in (1.0, 2.0, 8.0):
+            error, found, c, k = saturated(scale, plan)
+            predicted = found.difference(c, k).predicted_error
+            assert (error < 10 * predicted).all()
+            assert (predicted < 1e-3).all()
+    assert found.condition.max() > 1e12
+
+
 def test_decimals_on_the_wire_cost_what_the_amplification_says() -> None:
     model, inputs = linear()
     plain = service(model, scale=3.0)

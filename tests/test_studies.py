@@ -12,9 +12,8 @@ import torch
 from torch import nn
 
 from disintegrate import distance
-from disintegrate.paper import mnist, records
+from disintegrate.paper import mnist
 from disintegrate.paper.networks import build
-from disintegrate.paper.reproduce import Options, reproduce
 from tests import oracles
 
 ROOT = Path(__file__).parents[1]
@@ -78,17 +77,6 @@ def test_norms_fall_from_where_they_peak() -> None:
     assert study("saturation").norms_of(np.array([[1.0, 0.0]])).orders_median is None
 
 
-def test_conditions_take_their_places_in_a_run(small_data: Path, tmp_path: Path) -> None:
-    options = Options(tmp_path, quick=True, data=small_data, networks=("TwoLayerNet",), images=4)
-    reproduce(options)
-    before, _ = records.load_run(tmp_path)
-    after = study("conditions").add(tmp_path, ("float64_sums",), small_data)
-    assert after.records == before.records
-    run, found = records.load_run(tmp_path)
-    assert run == after
-    assert len(found) == len(before.records)
-
-
 def test_the_trade_off_has_a_default_near_its_best_for_every_wire(digits: mnist.Digits) -> None:
     nudge = study("nudge")
     dark = mnist.Digits(digits.images * (digits.images > 100), digits.labels)
@@ -104,3 +92,17 @@ def test_the_recorded_defaults_are_near_the_best_steps() -> None:
     for name, wire in record["wires"].items():
         best = min(step["median"] for step in wire["steps"])
         assert wire["default"]["median"] < 3 * best + 1e-6, name
+
+
+def test_a_tie_is_settled_by_the_library_and_not_where_no_patches_are_equal(digits: mnist.Digits) -> None:
+    """A constant background, so that max pooling ties; in float64 both plans are exact but for ties."""
+    ties, model = study("ties"), build("LeNet").eval()
+    dark = mnist.Digits(np.where(digits.images > 100, digits.images, 0).astype(np.uint8), digits.labels).first(2)
+    before = torch.backends.mkldnn.enabled
+    for name, backend in ties.BACKENDS.items():
+        found = ties.measure(backend, model, dark)
+        assert found["single_step"].max() < 1e-7, name
+        if backend.dtype == torch.float64:
+            assert found["untied"].max() < 1e-10, name
+            assert found["noisy"].max() < 1e-10, name
+    assert torch.backends.mkldnn.enabled == before

@@ -96,12 +96,29 @@ def magnitudes_of(
     summed: Float64[np.ndarray, "n classes"],
     jacobian: Float64[np.ndarray, "n classes classes"],
     gradients: Float64[np.ndarray, "n classes d"],
-    lever: float,
+    doubt: Float64[np.ndarray, "n classes"],
 ) -> Float64[np.ndarray, "n classes"]:
-    """What rounding is relative to: the norms that each class's answers had, and those that J's entries multiply."""
+    """What rounding is relative to: the norms that each class's answers had, and those that J's entries multiply.
+
+    The doubt is the relative error of each probability in J, in units of the rounding.
+    """
     apart = np.stack([np.linalg.norm(gradients - one[:, None], axis=2) for one in gradients.swapaxes(0, 1)], axis=1)
-    magnitudes: Float64[np.ndarray, "n classes"] = summed + lever * (np.abs(jacobian) * apart).sum(2)
+    doubts = 1 + doubt[:, :, None] + doubt[:, None]
+    magnitudes: Float64[np.ndarray, "n classes"] = summed + (np.abs(jacobian) * doubts * apart).sum(2)
     return magnitudes
+
+
+def doubt_of(
+    outputs: Float64[np.ndarray, "n classes"], positions: Float64[np.ndarray, " atoms"], ends: tuple[float, float]
+) -> Float64[np.ndarray, "n classes"]:
+    """How inexact a probability at the farthest atom is, in units of the rounding.
+
+    A logit z rounds by as much relative to itself, so p by |z| times that: about |log p| for an unlikely class.
+    """
+    with np.errstate(divide="ignore"):
+        sizes = np.minimum(-np.log(np.minimum(outputs, 1)), 1e3)
+    doubt: Float64[np.ndarray, "n classes"] = extrapolation(positions, ends) * (1 + sizes)
+    return doubt
 
 
 def disagreement_with(

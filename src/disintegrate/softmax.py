@@ -31,7 +31,7 @@ from disintegrate.logit_system import (
     condition_number,
     diagonal_inverse,
     disagreement_with,
-    extrapolation,
+    doubt_of,
     grounded_inverse,
     magnitudes_of,
     softmax_at,
@@ -78,7 +78,8 @@ class LogitGradients:
         inverse: what the summed answers are multiplied by, a generalised inverse of J.
         magnitudes: for each class, what rounding is relative to: the norms of what was summed, as in `Recovery`, and
             of what the rounded probabilities multiply.
-        condition: for each input, the condition number of J where the gradients sum to zero.
+        condition: for each input, the condition number of J where the gradients sum to zero. It is about noise of one
+            size for all classes; rounding is relative to each class's answer, which `LogitDifference` accounts for.
         disagreement: how far the gradients miss the change of the log-probabilities between two outputs,
             relative to it; large where a kink lies in between. NaN where the plan has one output alone.
         relative_rounding: that of the answers, root mean square.
@@ -189,7 +190,7 @@ def recover_logits(
     if at_input:
         jacobian = here[:, :, None] * (np.eye(len(chosen)) - here[:, None])
         inverse = diagonal_inverse(here)
-        gradients, lever, disagreement = applied(inverse, flat), 1.0, np.full(len(inputs), np.nan)
+        gradients, doubt, disagreement = applied(inverse, flat), np.zeros_like(here), np.full(len(inputs), np.nan)
     else:
         logs, slopes, ends = affine_logs(stops, outputs)
         jacobian = softmax_jacobian(softmax_at(measure.positions, logs, slopes, ends[0]), measure.weights)
@@ -197,7 +198,7 @@ def recover_logits(
         gradients = applied(inverse, flat)
         begin = np.zeros_like(inputs) if baselines is None else baselines
         ray = (moved_inputs(plan, explainer.capabilities, inputs, begin) - begin).reshape(len(inputs), -1)
-        lever = extrapolation(measure.positions, ends)
+        doubt = doubt_of(here, measure.positions, ends)
         disagreement = disagreement_with(slopes, gradients, ray, here)
     return LogitGradients(
         classes=chosen,
@@ -206,7 +207,7 @@ def recover_logits(
         probabilities=here,
         inverse=inverse,
         magnitudes=magnitudes_of(
-            np.stack([recovery.magnitude for recovery in found], axis=1), jacobian, gradients, lever
+            np.stack([recovery.magnitude for recovery in found], axis=1), jacobian, gradients, doubt
         ),
         condition=condition_number(jacobian),
         disagreement=disagreement,

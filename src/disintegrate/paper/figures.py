@@ -126,7 +126,7 @@ def _cancellation(data: dict[str, Any]) -> Figure:
 
 
 def _saturation(data: dict[str, Any]) -> Figure:
-    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    figure = Figure(figsize=(9, 5.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     conditions = list(dict.fromkeys(condition for _, condition, _, _ in data["norms"]))
     lengths = sorted({epochs for _, _, epochs, _ in data["norms"]})
@@ -134,22 +134,19 @@ def _saturation(data: dict[str, Any]) -> Figure:
         values = np.array(median)
         left.plot(
             np.arange(1, len(values) + 1)[values > 0], values[values > 0], color=COLOURS[conditions.index(condition)],
-            linestyle=("-", "--", "-.", ":")[lengths.index(epochs) % 4], linewidth=1.2, label=label,
+            linestyle=(":", "-.", "--", "-")[-len(lengths) :][lengths.index(epochs) % 4], linewidth=1.2, label=label,
         )  # fmt: skip
     left.set(yscale="log", xlabel="i (point (i/50) x)", ylabel="norm of the gradient (median)")
-    left.legend(frameon=False, fontsize=6, loc="lower left")
     names = list(dict.fromkeys(name for name, *_ in data["points"]))
     for index, name in enumerate(names):
-        doubts, errors = zip(
-            *((doubt, error) for other, _, doubt, error in data["points"] if other == name), strict=True
-        )
-        right.scatter(
-            doubts, errors, s=26, color=COLOURS[index % len(COLOURS)], marker="osD^vPX*<>"[index % 10], label=name
-        )
-    right.axhline(data["paper"], color="black", linestyle="--", linewidth=1)
+        found = [(doubt, error) for other, _, doubt, error in data["points"] if other == name]
+        colour, marker = COLOURS[index % len(COLOURS)], "osD^vPX*<>"[index % 10]
+        right.scatter(*zip(*found, strict=True), s=30, color=colour, marker=marker, label=name)
+    right.axhline(data["paper"], color="black", linestyle="--", linewidth=1, label="the paper")
     right.set(xscale="log", yscale="log", xlabel="1 - p of the label at the input (median)", ylabel="table 3 (mean)")
     right.invert_xaxis()
-    right.legend(frameon=False, fontsize=6, loc="center right")
+    for axes in (left, right):
+        axes.legend(frameon=False, fontsize=6.5, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
     return figure
 
 

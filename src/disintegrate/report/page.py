@@ -14,6 +14,7 @@ from disintegrate.files import write_atomically
 from disintegrate.paper.figures import draw
 from disintegrate.paper.records import Cell, Drawing, Evidence, Record, Run, claims, load_run
 from disintegrate.paper.saturation import Saturation, load_saturation
+from disintegrate.paper.ties import TiesStudy, load_ties
 from disintegrate.report.findings import Finding, findings, number
 from disintegrate.report.saturation import saturation_section
 from disintegrate.report.ties import ties
@@ -27,8 +28,10 @@ TABLE_TITLES = {
 }
 
 
-def render(run: Run, records: Sequence[Record], saturation: Saturation | None = None) -> str:
-    """Draw the page of a reproduction from its records alone, and from the study of saturation where there is one."""
+def render(
+    run: Run, records: Sequence[Record], saturation: Saturation | None = None, study: TiesStudy | None = None
+) -> str:
+    """Draw the page of a reproduction from its records alone, and from studies of its networks."""
     environment = Environment(
         loader=PackageLoader("disintegrate.report"),
         autoescape=True,
@@ -48,7 +51,8 @@ def render(run: Run, records: Sequence[Record], saturation: Saturation | None = 
         claimed_accuracy=claims()["test_accuracy"],
         findings=explained,
         evidence={(finding.table, finding.network): evidence_for(finding, records) for finding in explained},
-        ties=ties(records),
+        ties=ties(records, study),
+        ties_study=study,
         saturation=section,
         saturation_drawing=Markup(draw(section.drawing)) if section else None,  # noqa: S704
         drawings=[(record, Markup(draw(record))) for record in records if isinstance(record, Drawing)],  # noqa: S704
@@ -58,7 +62,8 @@ def render(run: Run, records: Sequence[Record], saturation: Saturation | None = 
 def render_folder(folder: Path) -> Path:
     """Write the page of a finished run beside its records, and say where.
 
-    The study of saturation, `../saturation.json`, is shown where it is about a network of this run.
+    The studies of saturation and of ties, `../saturation.json` and `../ties.json`, are shown where they are about
+    networks of this run.
 
     Raises:
         UnknownName: the folder holds no finished run.
@@ -67,11 +72,14 @@ def render_folder(folder: Path) -> Path:
     """
     run, records = load_run(folder)
     path = folder / "index.html"
-    saturation = load_saturation(folder.resolve().parent / "saturation.json")
+    studies = folder.resolve().parent
+    saturation, study = load_saturation(studies / "saturation.json"), load_ties(studies / "ties.json")
     weights = {record.provenance.weights_sha256 for record in records if isinstance(record, Cell)}
     if saturation and not weights & {row.weights_sha256 for row in saturation.rows}:
         saturation = None
-    write_atomically(path, render(run, records, saturation).encode())
+    if study and not weights & {row.weights_sha256 for row in study.rows}:
+        study = None
+    write_atomically(path, render(run, records, saturation, study).encode())
     return path
 
 

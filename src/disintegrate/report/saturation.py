@@ -6,10 +6,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from disintegrate.metrics import DistanceSummary
 from disintegrate.paper.records import Drawing, claim
 from disintegrate.paper.saturation import Saturation, SaturationRow
 from disintegrate.report.findings import number
 
+# Powers of ten by which the gradient's norm falls from near i = 10 to i = 50 in the paper's figure 5.
+PAPERS_FALL = 10.0
 TABLES = ("table_1", "table_3", "table_4")
 WORDS = {
     "logits": "logits",
@@ -40,7 +43,16 @@ def saturation_section(record: Saturation) -> SaturationSection:
     return SaturationSection(
         sentences=tuple(
             sentence
-            for part in (_with_and_without, _more_saturated, _norms, _own_gradient, _one_step, _nearest)
+            for part in (
+                _verdict,
+                _with_and_without,
+                _more_saturated,
+                _norms,
+                _nearest,
+                _ties_alone,
+                _own_gradient,
+                _one_step,
+            )
             for sentence in part(record)
         ),
         rows=tuple((_words(row), row) for row in record.rows),
@@ -61,6 +73,20 @@ def _means(rows: Sequence[SaturationRow], table: str) -> str:
     return _listed([summary.mean if (summary := getattr(row, table)) else None for row in rows])
 
 
+def _verdict(record: Saturation) -> list[str]:
+    off = _at(record, "logits")
+    on = [row for row in record.rows if row.condition in ("probabilities_1", "probabilities_2", "probabilities_4")]
+    if not (off and on):
+        return []
+    largest = max(row.table_3.mean for row in off)
+    smallest = min(row.table_3.mean for row in on)
+    text = f"With logits equation (4) fails at no length of training: table 3 is at most {number(largest)}. "
+    text += (
+        f"With a softmax it is {number(smallest)} to {number(max(row.table_3.mean for row in on))} on the same weights"
+    )
+    return [f"{'It is not depth. ' if largest < smallest else ''}{text}, growing with the certainty of the answer."]
+
+
 def _with_and_without(record: Saturation) -> list[str]:
     off, on, wide = (_at(record, name) for name in ("logits", "probabilities_1", "probabilities_float64"))
     if not (off and on):
@@ -78,7 +104,7 @@ def _with_and_without(record: Saturation) -> list[str]:
         medians = _listed([row.table_3.median for row in wide])
         told.append(
             f"In float64 the softmax leaves table 3 at medians of {medians} (means {_means(wide, 'table_3')}): "
-            "cancellation goes, and what is left in the means are ties that even the sixteenth digit decides."
+            "the failure is cancellation of rounded sums."
         )
     return told
 
@@ -93,11 +119,7 @@ def _more_saturated(record: Saturation) -> list[str]:
         + ", ".join(f"x {row.scale:g} {number(row.table_3.mean)}" for row in scaled if row.epochs == epochs)
         for epochs in sorted({row.epochs for row in scaled})
     ]
-    return [
-        "Multiplying the logits, as longer training without a bound on the weights would, drives table 3 on: "
-        + "; ".join(parts)
-        + "."
-    ]
+    return ["Multiplying the logits, as if the network were more certain, drives table 3 on: " + "; ".join(parts) + "."]
 
 
 def _norms(record: Saturation) -> list[str]:
@@ -114,9 +136,7 @@ def _norms(record: Saturation) -> list[str]:
             )
     if not told:
         return []
-    return [
-        "Figure 5, where the paper's ResNet18 falls by ten powers of ten from near i = 10. " + ". ".join(told) + "."
-    ]
+    return ["Figure 5: the paper's ResNet18 falls by ten powers of ten from near i = 10. " + ". ".join(told) + "."]
 
 
 def _own_gradient(record: Saturation) -> list[str]:
@@ -158,25 +178,51 @@ def _one_step(record: Saturation) -> list[str]:
     return told
 
 
+def _ties_alone(record: Saturation) -> list[str]:
+    rows, paper = _at(record, "logits_last_digit"), claim("table_3", record.network)
+    if not (rows and paper):
+        return []
+    spreads = _listed([row.table_3.standard_deviation for row in rows])
+    falls = _listed([row.norms.orders_median for row in rows if row.norms])
+    means = {table: _means(rows, table) for table in ("table_3", "table_4")}
+    return [
+        f"Ties settled at random bring table 3 up without any softmax, to {means['table_3']}, but with a spread of "
+        f"{spreads} where the paper prints {number(paper.printed_variance)}, with table 4 at {means['table_4']}, and "
+        f"with a norm that falls by {falls} powers of ten."
+    ]
+
+
 def _nearest(record: Saturation) -> list[str]:
-    complete = [row for row in record.rows if row.table_1 and row.table_4]
-    claimed = [_claimed(record, table) for table in TABLES]
-    if not complete or None in claimed:
+    complete = [row for row in record.rows if row.table_1 and row.table_4 and row.norms and row.norms.orders_median]
+    claims = [found for table in TABLES if (found := claim(table, record.network))]
+    if not complete or len(claims) < len(TABLES):
         return []
 
+    def fall(row: SaturationRow) -> float:
+        return (row.norms.orders_median or 0.0) if row.norms else 0.0
+
     def apart(row: SaturationRow) -> float:
-        means = [getattr(row, table).mean for table in TABLES]
-        return sum(abs(math.log(max(mean, 1e-30) / paper)) for mean, paper in zip(means, claimed, strict=True) if paper)
+        pairs = [(fall(row), PAPERS_FALL)]
+        for table, paper in zip(TABLES, claims, strict=True):
+            found = getattr(row, table)
+            pairs += [(found.mean, paper.mean), (found.standard_deviation, paper.printed_variance)]
+        return sum(abs(math.log(max(ours, 1e-30) / theirs)) for ours, theirs in pairs)
 
     best = min(complete, key=apart)
     figures = ", ".join(
-        f"{name.replace('_', ' ')} {number(getattr(best, name).mean)} (paper {number(_claimed(record, name))})"
-        for name in TABLES
+        f"{table.replace('_', ' ')} {_with_spread(getattr(best, table))} (paper {number(paper.mean)} ± "
+        f"{number(paper.printed_variance)})"
+        for table, paper in zip(TABLES, claims, strict=True)
     )
-    norm = ""
-    if best.norms and best.norms.orders_median is not None:
-        norm = f"; the norm falls by {number(best.norms.orders_median)} powers of ten"
-    return [f"Nearest to the paper's three figures together: {best.epochs} epochs, {_words(best)}: {figures}{norm}."]
+    return [
+        "Nearest to the paper's means, spreads and fall of the norm together: "
+        f"{best.epochs} epochs, {_words(best)}: {figures}; the norm falls by {number(fall(best))} powers of ten (paper "
+        f"{PAPERS_FALL:g})."
+    ]
+
+
+def _with_spread(found: DistanceSummary) -> str:
+    return f"{number(found.mean)} ± {number(found.standard_deviation)}"
 
 
 def _words(row: SaturationRow) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from disintegrate.paper.records import Evidence, Record, claim
+from disintegrate.paper.ties import TiesRow, TiesStudy
 from disintegrate.report.findings import number
 
 WORDS = {
@@ -26,11 +27,12 @@ class Ties:
     network: str
     claimed: float | None
     rows: tuple[tuple[str, Evidence], ...]
+    backends: tuple[TiesRow, ...]
     sentences: tuple[str, ...]
 
 
-def ties(records: Sequence[Record]) -> list[Ties]:
-    """Gather the evidence on ties for every network with pooling that table 3 has."""
+def ties(records: Sequence[Record], study: TiesStudy | None = None) -> list[Ties]:
+    """Gather the evidence on ties for every network with pooling that table 3 has, and the study of libraries."""
     found = []
     evidence = [record for record in records if isinstance(record, Evidence) and record.table == "table_3"]
     for network in dict.fromkeys(record.provenance.network for record in evidence):
@@ -38,12 +40,15 @@ def ties(records: Sequence[Record]) -> list[Ties]:
         if not {"as_served", "float64", "random_last_digit"} <= set(known):
             continue
         claimed = claim("table_3", network)
+        weights = known["as_served"].provenance.weights_sha256
+        backends = tuple(row for row in study.rows if row.weights_sha256 == weights) if study else ()
         found.append(
             Ties(
                 network=network,
                 claimed=claimed.mean if claimed else None,
                 rows=tuple((words, known[name]) for name, words in WORDS.items() if name in known),
-                sentences=tuple(_sentences(known)),
+                backends=backends,
+                sentences=(*_sentences(known), *_libraries(backends)),
             )
         )
     return found
@@ -74,3 +79,31 @@ def _sentences(known: dict[str, Evidence]) -> list[str]:
         f"at each point and the mean is {number(mean['random_last_digit'])}."
     )
     return told
+
+
+def _libraries(rows: Sequence[TiesRow]) -> list[str]:
+    """What the library alone makes of table 3, and how much of that goes with the ties."""
+    if not rows:
+        return []
+    told = []
+    for dtype in dict.fromkeys(row.dtype for row in rows):
+        same = [row for row in rows if row.dtype == dtype]
+        worst = max(same, key=lambda row: row.plain.mean)
+        best = min(same, key=lambda row: row.plain.mean)
+        untied = max(worst.untied.mean, worst.noisy.mean)
+        text = f"The library decides in {dtype}: from {number(best.plain.mean)} ({_after_comma(best.backend)}) to "
+        text += f"{number(worst.plain.mean)} ({_after_comma(worst.backend)})"
+        if worst.plain.mean > 10 * best.plain.mean:
+            text += (
+                f", where {max(0.0, 1 - untied / worst.plain.mean):.1%} are ties: without them it is {number(untied)}"
+            )
+        told.append(text + ".")
+    largest = max(row.single_step.mean for row in rows)
+    told.append(
+        f"One query with one step asks at one point, so no tie can be settled twice: at most {number(largest)}."
+    )
+    return told
+
+
+def _after_comma(backend: str) -> str:
+    return backend.split(", ", 1)[-1]
