@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from disintegrate import __version__, cli
+from disintegrate import Plan, __version__, cli, rule_named
 
 SMALL = ("--quick", "--images", "3", "--models", "TwoLayerNet")
 
@@ -126,3 +126,55 @@ def test_help_is_printed_without_importing_torch() -> None:
     done = subprocess.run([sys.executable, "-c", command + check], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "--quick" in done.stdout
+
+
+def test_plan_prints_queries_exactness_and_the_measure(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    picture = tmp_path / "measure.svg"
+    arguments = ("plan", "--rule", "riemann_right", "--steps", "20-100", "--svg", str(picture))
+    code, text, err = run(capsys, monkeypatch, *arguments)
+    assert (code, err) == (0, "")
+    for fragment in (
+        "2 queries for each input",
+        "0.952380952",
+        "every differentiable model",
+        "Amplification 29.7",
+        "▲",
+    ):
+        assert fragment in text
+    assert picture.read_text().startswith("<svg")
+
+
+def test_plan_as_json_is_a_plan_that_can_be_read_back(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, text, _ = run(capsys, monkeypatch, "plan", "--rule", "torchserve", "--budget", "3", "--json")
+    found = json.loads(text)
+    assert code == 0
+    assert found["rule"] == "captum_gausslegendre"
+    plan = Plan.from_json(json.dumps(found["plan"]))
+    assert {term.query.steps for term in plan} == {15}
+    assert found["mass"] == pytest.approx(plan.measure(rule_named(found["rule"])).mass)
+    assert 0 < found["predicted_error"] < 0.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--rule", "simpson"), "There is no such quadrature rule. Got 'simpson'. Choose from riemann_right"),
+        (("--steps", "few"), "Steps are a number, or two. Got 'few'. Use --steps 50, or --steps 20-100."),
+        (("--steps", "9-3"), "These bounds on the steps leave nothing to ask. Got 9 to 3."),
+        (("--budget", "0"), "A plan needs a query. Got budget=0. Use budget=1 or more."),
+        (("--dtype", "int8"), "There is no such type. Got int8. Choose from float16, float32, float64."),
+        (("--furthest", "0.5"), "leave nothing to ask"),
+        (("--decimals", "3"), "Give --magnitude"),
+        (("--digits", "0"), "At least one significant digit must be left. Got 0."),
+    ],
+)
+def test_a_plan_for_what_cannot_be_gets_a_sentence(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], sentence: str
+) -> None:
+    code, text, err = run(capsys, monkeypatch, "plan", *arguments)
+    assert (code, text) == (2, "")
+    assert sentence in " ".join(err.split())

@@ -190,15 +190,14 @@ def _print_proposal(found: Proposal) -> None:
         ends = (f"{term.query.start:.9g}", f"{term.query.stop:.9g}")
         table.add_row(f"{term.coefficient:.9g}", *ends, str(term.query.steps))
     console = Console()
-    console.print(
-        f"[bold]{found.way.value[0].upper()}{found.way.value[1:]}[/bold]: {len(found.plan)} queries an input."
-    )
+    count = "1 query" if len(found.plan) == 1 else f"{len(found.plan)} queries"
+    console.print(f"[bold]{_sentence(found.way.value)}[/bold] {count} for each input:")
     console.print(table)
-    print(found.measure.exactness.value[0].upper() + found.measure.exactness.value[1:] + ".")
+    print(_sentence(found.measure.exactness.value))
     print(
-        f"Amplification {number(found.plan.amplification)}; distance to expect {number(found.predicted_error)} ", end=""
+        f"Amplification {number(found.plan.amplification)}; distance to expect {number(found.predicted_error)} "
+        "(0: the gradient itself; 1.414: unrelated)."
     )
-    print("(0: the gradient itself; 1.414: unrelated).")
     print(measure_text(found.measure))
 
 
