@@ -154,8 +154,8 @@ def _own_gradient(record: Saturation) -> list[str]:
         "saturation spoils that as well: grad p = p ((1 - p) grad z - the others' share), and its first term is gone "
         f"where 1 - p rounds to 0. That happens for so many images, at each length: {lost}. At its worst "
         f"({worst.epochs} epochs, {_words(worst)}) the service's own gradient is {number(worst.own_gradient.mean)} "
-        f"from the exact one (with logits at most {number(plain)}), and all zero for {worst.own_gradient_zero:.0%} of "
-        "the images."
+        f"from the exact one (with logits at most {number(plain)}), underflows for "
+        f"{worst.own_gradient_underflows:.0%} of the images and is all zero for {worst.own_gradient_zero:.0%}."
     ]
 
 

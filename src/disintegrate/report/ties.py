@@ -93,10 +93,11 @@ def _libraries(rows: Sequence[TiesRow]) -> list[str]:
         untied = max(worst.untied.mean, worst.noisy.mean)
         text = f"The library decides in {dtype}: from {number(best.plain.mean)} ({_after_comma(best.backend)}) to "
         text += f"{number(worst.plain.mean)} ({_after_comma(worst.backend)})"
-        if worst.plain.mean > 10 * best.plain.mean:
-            text += (
-                f", where {max(0.0, 1 - untied / worst.plain.mean):.1%} are ties: without them it is {number(untied)}"
-            )
+        share = 1 - untied / worst.plain.mean
+        if worst.plain.mean > 10 * best.plain.mean and share > 0.5:
+            text += f", of which {share:.1%} are ties: without them it is {number(untied)}"
+        elif worst.plain.mean > 10 * best.plain.mean:
+            text += f", which are not ties: without them it is {number(untied)}"
         told.append(text + ".")
     largest = max(row.single_step.mean for row in rows)
     told.append(
