@@ -63,7 +63,7 @@ def test_the_sentences_tell_the_records_figures() -> None:
     assert "2 epochs: x 1 0.33, x 2 1.11; 8 epochs: x 1 0.43." in text
     assert "Probabilities: the norm peaks at i = 11, 11 and falls by 5.5, 5.5 powers" in text
     assert "At its worst (2 epochs, probabilities, logits x 2) the service's own gradient is 0.85" in text
-    assert "a mean of at most 2.50e-08 wherever no gradient is all zero" in text
+    assert "a mean of at most 2.50e-08 wherever no gradient underflows" in text
     assert (
         "It is not depth. With logits equation (4) fails at no length of training: table 3 is at most 2.50e-04" in text
     )

@@ -58,7 +58,7 @@ def _sentences(known: dict[str, Evidence]) -> list[str]:
     mean = {name: record.measured.mean for name, record in known.items()}
     median = {name: record.measured.median for name, record in known.items()}
     told = [
-        "In float32 on one machine equal patches give equal outputs and every tie is settled alike: mean "
+        "In float32, as in the tables, equal patches give equal outputs and every tie is settled alike: mean "
         f"{number(mean['as_served'])}, median {number(median['as_served'])}, which is rounding."
     ]
     for untied in ("untied_float64", "noisy_inputs_float64"):
