@@ -119,7 +119,9 @@ def main() -> None:
     known = load_saturation(RESULTS / "saturation.json") if set(asked.epochs) != set(EPOCHS) else None
     kept = [row for row in known.rows if row.epochs not in asked.epochs] if known and known.images == IMAGES else []
     rows = tuple(sorted((*kept, *record.rows), key=lambda row: (row.epochs, list(CONDITIONS).index(row.condition))))
-    store_saturation(RESULTS / "saturation.json", record.model_copy(update={"rows": rows}))
+    lengths = " ".join(str(length) for length in sorted({row.epochs for row in rows}))
+    command = f"python studies/saturation.py --epochs {lengths}"
+    store_saturation(RESULTS / "saturation.json", record.model_copy(update={"rows": rows, "command": command}))
 
 
 def study(epochs: tuple[int, ...], images: int, results: Path, *, progress: Progress = SILENT) -> Saturation:
