@@ -116,10 +116,12 @@ def main() -> None:
     with Bars(*Bars.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn(),
               console=Console(stderr=True)) as bars:  # fmt: skip
         record = study(tuple(asked.epochs), IMAGES, RESULTS, progress=Shown(bars))
-    known = load_saturation(RESULTS / "saturation.json")
+    known = load_saturation(RESULTS / "saturation.json") if set(asked.epochs) != set(EPOCHS) else None
     kept = [row for row in known.rows if row.epochs not in asked.epochs] if known and known.images == IMAGES else []
     rows = tuple(sorted((*kept, *record.rows), key=lambda row: (row.epochs, list(CONDITIONS).index(row.condition))))
-    store_saturation(RESULTS / "saturation.json", record.model_copy(update={"rows": rows}))
+    lengths = " ".join(str(length) for length in sorted({row.epochs for row in rows}))
+    command = f"python studies/saturation.py --epochs {lengths}"
+    store_saturation(RESULTS / "saturation.json", record.model_copy(update={"rows": rows, "command": command}))
 
 
 def study(epochs: tuple[int, ...], images: int, results: Path, *, progress: Progress = SILENT) -> Saturation:
@@ -171,6 +173,7 @@ def row_of(
         "dtype": str(condition.dtype).removeprefix("torch."),
         "scale": condition.scale,
         "own_gradient_zero": float((at_input == 0).mean()),
+        "own_gradient_underflows": float((at_input < torch.finfo(condition.dtype).smallest_normal).mean()),
         "one_minus_p": float(np.median(found["one_minus_p"])),
         "one_minus_p_mean": float(found["one_minus_p"].mean()),
         "one_rounds_to_zero": float((found["one_minus_p_served"] == 0).mean()),

@@ -32,7 +32,8 @@ def row(condition: str, table_3: float, epochs: int = 2, **changed: object) -> S
         "table_1": flat, "table_3": around(table_3), "table_4": flat,
         "single_step": summarise(np.full(3, 2.5e-8)), "table_3_to_exact": flat, "single_step_to_exact": flat,
         "logit_difference": summarise(np.full(3, 1.9e-7)), "own_gradient": summarise(np.full(3, 0.04)),
-        "own_gradient_zero": 0.0, "one_minus_p": 1e-5, "one_minus_p_mean": 1e-4, "one_rounds_to_zero": 0.25,
+        "own_gradient_zero": 0.0, "own_gradient_underflows": 0.0,
+        "one_minus_p": 1e-5, "one_minus_p_mean": 1e-4, "one_rounds_to_zero": 0.25,
         "norms": NormsAlongRay(median=(1.0, 2.0, 1e-3), peak=11.0, orders_median=5.5, orders_largest=9.1, zero=0.0),
     }  # fmt: skip
     return SaturationRow.model_validate(fields | changed)
@@ -62,7 +63,7 @@ def test_the_sentences_tell_the_records_figures() -> None:
     assert "2 epochs: x 1 0.33, x 2 1.11; 8 epochs: x 1 0.43." in text
     assert "Probabilities: the norm peaks at i = 11, 11 and falls by 5.5, 5.5 powers" in text
     assert "At its worst (2 epochs, probabilities, logits x 2) the service's own gradient is 0.85" in text
-    assert "a mean of at most 2.50e-08 wherever no gradient is all zero" in text
+    assert "a mean of at most 2.50e-08 wherever no gradient underflows" in text
     assert (
         "It is not depth. With logits equation (4) fails at no length of training: table 3 is at most 2.50e-04" in text
     )
@@ -142,7 +143,9 @@ def test_the_library_is_told_where_it_was_studied() -> None:
     (found,) = ties(records, study)
     assert len(found.backends) == 2
     text = " ".join(found.sentences)
-    assert "The library decides in float32: from 1.00e-05 (by one) to 0.5 (by another), where 100.0% are ties" in text
+    assert (
+        "The library decides in float32: from 1.00e-05 (by one) to 0.5 (by another), of which 100.0% are ties" in text
+    )
     assert "so no tie can be settled twice: at most 2.50e-08." in text
     (alone,) = ties(records)
     assert alone.backends == ()

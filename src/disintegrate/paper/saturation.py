@@ -55,6 +55,7 @@ class SaturationRow(_Part):
             exact one.
         own_gradient: distance of the service's gradient at the input to the exact one: what its arithmetic loses.
         own_gradient_zero: share of images where the service's gradient is exactly 0.
+        own_gradient_underflows: share where its norm is below the smallest normal number, 0 included.
         one_minus_p: median of 1 - p of the label, in float64.
         one_minus_p_mean: its mean.
         one_rounds_to_zero: share of images where 1 - p is 0 in the service's arithmetic.
@@ -76,6 +77,7 @@ class SaturationRow(_Part):
     logit_difference: DistanceSummary | None
     own_gradient: DistanceSummary
     own_gradient_zero: float
+    own_gradient_underflows: float
     one_minus_p: float
     one_minus_p_mean: float
     one_rounds_to_zero: float

@@ -84,7 +84,10 @@ def _verdict(record: Saturation) -> list[str]:
     text += (
         f"With a softmax it is {number(smallest)} to {number(max(row.table_3.mean for row in on))} on the same weights"
     )
-    return [f"{'It is not depth. ' if largest < smallest else ''}{text}, growing with the certainty of the answer."]
+    return [
+        f"{'It is not depth. ' if largest < smallest else ''}{text}, growing with the certainty of the answer. "
+        "Whether a softmax stood behind the paper's own figures cannot be known from here."
+    ]
 
 
 def _with_and_without(record: Saturation) -> list[str]:
@@ -154,20 +157,24 @@ def _own_gradient(record: Saturation) -> list[str]:
         "saturation spoils that as well: grad p = p ((1 - p) grad z - the others' share), and its first term is gone "
         f"where 1 - p rounds to 0. That happens for so many images, at each length: {lost}. At its worst "
         f"({worst.epochs} epochs, {_words(worst)}) the service's own gradient is {number(worst.own_gradient.mean)} "
-        f"from the exact one (with logits at most {number(plain)}), and all zero for {worst.own_gradient_zero:.0%} of "
-        "the images."
+        f"from the exact one (with logits at most {number(plain)}), underflows for "
+        f"{worst.own_gradient_underflows:.0%} of the images and is all zero for {worst.own_gradient_zero:.0%}."
     ]
 
 
 def _one_step(record: Saturation) -> list[str]:
-    rows = [row for row in record.rows if row.dtype == "float32" and row.own_gradient_zero == 0]
+    narrow = [row for row in record.rows if row.dtype == "float32"]
+    rows = [row for row in narrow if row.own_gradient_underflows == 0]
+    lost = [row for row in narrow if row.own_gradient_underflows > 0]
     undone = [row for row in rows if row.logit_difference and row.condition in ("probabilities_1", "probabilities_2")]
     if not rows:
         return []
     largest = number(max(row.single_step.mean for row in rows))
     told = [
-        f"One query with one step, on the same models: a mean of at most {largest} wherever no gradient is all zero, "
-        "softmax on or off. It is the plan that fails, not the leak."
+        f"One query with one step, on the same models: a mean of at most {largest} wherever no gradient underflows, "
+        "softmax on or off"
+        + (f" (and {number(max(row.single_step.mean for row in lost))} where some do)" if lost else "")
+        + ". It is the plan that fails, not the leak."
     ]
     if undone:
         apart = max(row.logit_difference.mean for row in undone if row.logit_difference)

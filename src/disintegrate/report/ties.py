@@ -58,7 +58,7 @@ def _sentences(known: dict[str, Evidence]) -> list[str]:
     mean = {name: record.measured.mean for name, record in known.items()}
     median = {name: record.measured.median for name, record in known.items()}
     told = [
-        "In float32 on one machine equal patches give equal outputs and every tie is settled alike: mean "
+        "In float32, as in the tables, equal patches give equal outputs and every tie is settled alike: mean "
         f"{number(mean['as_served'])}, median {number(median['as_served'])}, which is rounding."
     ]
     for untied in ("untied_float64", "noisy_inputs_float64"):
@@ -93,10 +93,11 @@ def _libraries(rows: Sequence[TiesRow]) -> list[str]:
         untied = max(worst.untied.mean, worst.noisy.mean)
         text = f"The library decides in {dtype}: from {number(best.plain.mean)} ({_after_comma(best.backend)}) to "
         text += f"{number(worst.plain.mean)} ({_after_comma(worst.backend)})"
-        if worst.plain.mean > 10 * best.plain.mean:
-            text += (
-                f", where {max(0.0, 1 - untied / worst.plain.mean):.1%} are ties: without them it is {number(untied)}"
-            )
+        share = 1 - untied / worst.plain.mean
+        if worst.plain.mean > 10 * best.plain.mean and share > 0.5:
+            text += f", of which {share:.1%} are ties: without them it is {number(untied)}"
+        elif worst.plain.mean > 10 * best.plain.mean:
+            text += f", which are not ties: without them it is {number(untied)}"
         told.append(text + ".")
     largest = max(row.single_step.mean for row in rows)
     told.append(
