@@ -17,7 +17,7 @@ from disintegrate.measure import Measure
 from disintegrate.noise import Noise
 from disintegrate.plan import Plan, Query
 from disintegrate.quadrature import Rule
-from disintegrate.walk import LONGEST_TIME, Covariance, Prior, covariance
+from disintegrate.walk import Covariance, Prior, covariance, from_input, sizes
 
 # The diagonal's share that keeps the matrix invertible where answers tell the same.
 JITTER = 1e-15
@@ -73,7 +73,7 @@ def predicted_distance(plan: Plan, rule: Rule, prior: Prior, noise: Noise) -> fl
     """
     measure = plan.measure(rule)
     variance = _walk_variance(measure, prior) + _noise_variance(plan, rule, prior, noise)
-    shared = float(measure.weights @ np.exp(-np.abs(_times(measure, prior))))
+    shared = float(measure.weights @ np.exp(-np.abs(from_input(prior, measure.positions))))
     if shared <= 0:
         return math.sqrt(2)
     size = max(variance + 2 * shared - 1, shared**2)
@@ -88,19 +88,12 @@ def _walk_variance(measure: Measure, prior: Prior) -> float:
     rest = measure.difference
     if rest.positions.size == 0:
         return 0.0
-    times = _times(rest, prior)
+    times = from_input(prior, rest.positions)
     tails = np.cumsum((rest.weights * np.exp(-times))[::-1])[::-1]
     return float(tails**2 @ np.diff(np.exp(2 * times), prepend=0.0))
 
 
 def _noise_variance(plan: Plan, rule: Rule, prior: Prior, noise: Noise) -> float:
-    queries = [term.query for term in plan]
-    weights = np.array([term.coefficient for term in plan])
-    return float(weights**2 @ noise_variances(queries, covariance(queries, rule, prior), noise))
-
-
-def _times(measure: Measure, prior: Prior) -> Float64[np.ndarray, " atoms"]:
-    """The clock at the atoms, from the input on."""
-    times = prior.clock(measure.positions) - prior.clock(np.array([1.0]))
-    clipped: Float64[np.ndarray, " atoms"] = np.clip(times, -LONGEST_TIME, LONGEST_TIME)
-    return clipped
+    squares = sizes([term.query for term in plan], rule, prior)
+    variances = [noise.variance(term.query.steps, size) for term, size in zip(plan, squares, strict=True)]
+    return float(np.array([term.coefficient for term in plan]) ** 2 @ np.array(variances))

@@ -23,6 +23,8 @@ from disintegrate.walk import Prior, Walk
 
 # Errors this close count as equal, and then fewer queries and less amplification win.
 AS_GOOD_AS = 1.1
+# Where an exact plan errs by less, estimates are not looked at.
+NEEDS_NO_ESTIMATE = 1e-4
 # A cascade whose rule has many nodes leaves too many atoms to push along.
 MOST_NODES_OF_A_CASCADE, LONGEST_CASCADE = 6, 24
 
@@ -113,7 +115,7 @@ Ways = Iterator[tuple[Plan, Way]]
 
 
 def _candidates(rule: Rule, capabilities: Capabilities, reach: Reach, budget: int, walk: Prior, noise: Noise) -> Ways:
-    plans = exact_plans(rule, reach)
+    plans = [plan for plan in exact_plans(rule, reach) if len(plan) <= budget]
     yield from _with_repeats(((plan, Way.EXACT) for plan in plans), budget, noise)
     for queries in nearly_exact_sets(rule, reach):
         yield krige(queries, rule, walk, noise), Way.NEARLY_EXACT
@@ -123,6 +125,8 @@ def _candidates(rule: Rule, capabilities: Capabilities, reach: Reach, budget: in
     yield from _with_repeats(windows, budget, noise)
     if any(len(plan) == 1 for plan in plans) or reach.baseline:
         return
+    if plans and predicted_distance(plans[0], rule, walk, noise) < NEEDS_NO_ESTIMATE:
+        return
     asked = {reach.fewest_steps, min(reach.most_steps, max(capabilities.own_steps, reach.fewest_steps))}
     for steps in sorted(asked):
         if (quadrature := asked_of(rule, steps)) is None:
@@ -130,7 +134,7 @@ def _candidates(rule: Rule, capabilities: Capabilities, reach: Reach, budget: in
         if quadrature.steps <= MOST_NODES_OF_A_CASCADE:
             yield from _cascades(rule, steps, reach, budget)
         pool = pool_of(rule, steps, reach.highest, walk, noise)
-        for count in sorted({1, 2, 3, 5, 10, 20, 50, budget}):
+        for count in sorted({1, 2, 3, 5, 10, 20, budget}):
             if count <= budget:
                 yield krige(choose_queries(pool, count), rule, walk, noise), Way.KRIGING
 

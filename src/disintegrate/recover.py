@@ -154,8 +154,10 @@ def ask(
     dtype = np.dtype(explainer.capabilities.dtype or inputs.dtype)
     start = _start(inputs, baselines)
     asked = moved_inputs(plan, explainer.capabilities, inputs, start)
+    bounds = explainer.capabilities.smallest_value, explainer.capabilities.largest_value
     for term in plan:
-        stop, begin = ends_of(term.query, asked, start, dtype)
+        # A point on the edge of what is permitted may be rounded across it.
+        stop, begin = (np.clip(point, *bounds).astype(dtype) for point in ends_of(term.query, asked, start, dtype))
         named = begin if explainer.capabilities.baseline else None
         answer = explainer.explain(Request(stop, named, targets, term.query.steps))
         _check_answer(answer, stop)

@@ -14,9 +14,9 @@ from disintegrate.plan import Query
 from disintegrate.quadrature import Rule
 from disintegrate.walk import Prior, covariance
 
-GRID = 160
+GRID = 96
 # Beyond this many queries a second look at each costs more than it brings.
-MOST_EXCHANGED = 50
+MOST_EXCHANGED = 20
 
 
 def candidate_scales(rule: Rule, steps: int, highest: float) -> Float64[np.ndarray, " candidates"]:
@@ -84,10 +84,9 @@ def choose_queries(pool: Pool, count: int) -> list[Query]:
     while len(chosen) < count:
         chosen.append(_best_addition(joint, wanted, chosen))
     if 2 < count <= MOST_EXCHANGED:
-        for _ in range(2):
-            for place in range(count):
-                others = chosen[:place] + chosen[place + 1 :]
-                chosen = [*chosen[:place], _best_addition(joint, wanted, others), *chosen[place + 1 :]]
+        for place in range(count):
+            others = chosen[:place] + chosen[place + 1 :]
+            chosen = [*chosen[:place], _best_addition(joint, wanted, others), *chosen[place + 1 :]]
     return sorted((pool.queries[index] for index in chosen), key=lambda query: query.stop)
 
 
