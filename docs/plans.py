@@ -45,6 +45,8 @@ def floor(record: Record) -> str:
             f"| {label} | " + " | ".join(number(rows[label]) for rows in found["clocks"].values()) + " |"
             for label in labels
         ]
+        along = ", ".join(f"{share:.2%} ({name})" for name, share in found["share_of_the_error_along_the_ray"].items())
+        lines += ["", f"Of the squared error, this share lies along `x - b`, where outputs could correct it: {along}."]
         off = ", ".join(
             f"{number(value)} at {size} of the input's norm" for size, value in found["off_the_ray"].items()
         )
@@ -123,6 +125,32 @@ def planning(record: Record) -> str:
     return "\n".join(lines)
 
 
+def probe(record: Record) -> str:
+    """How often the probe is right, and where it is not."""
+    found = record["summary"]
+    queries = found["queries"]
+    lines = [
+        f"{found['services']} services drawn with a seed that nothing was tuned on: {found['right']} found out wholly "
+        f"({found['share_right']:.1%}), {found['unknown']} with something unknown, {found['wrong']} with something "
+        f"wrong; {queries['median']:.0f} queries in the median, {queries['largest']} at most.",
+        "",
+        "| finding | right | unknown | wrong |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| {name} | {counts.get('right', 0)} | {counts.get('unknown', 0)} | {counts.get('wrong', 0)} |"
+        for name, counts in found["by_finding"].items()
+    ]
+    lines += ["", "| wholly right, by setting | share |", "|---|---|"]
+    for axis in ("rule", "steps", "digits", "softmax", "network"):
+        shares = (
+            f"{key} {counts.get('right', 0)}/{sum(counts.values())}"
+            for key, counts in found["by_setting"][axis].items()
+        )
+        lines.append(f"| {axis} | {', '.join(shares)} |")
+    return "\n".join([*lines, "", "`python studies/probe.py`, [record](../results/probe.json)."])
+
+
 def measures_figure() -> Figure:
     """The measures of the paper's plans and of ours."""
     walk, noise = Walk(), Noise(arithmetic=3e-8)
@@ -176,6 +204,7 @@ BLOCKS: dict[str, tuple[str, str, Callable[[Record], str]]] = {
     "floor": ("theory.md", "floor.json", floor),
     "calibration": ("theory.md", "calibration.json", calibration),
     "fixed": ("how-to-choose-a-plan.md", "fixed.json", fixed),
+    "probe": ("how-to-choose-a-plan.md", "probe.json", probe),
     "planning": ("how-to-choose-a-plan.md", "planning.json", planning),
 }
 

@@ -111,6 +111,7 @@ def study(network: str) -> dict[str, Any]:
         "cells_with_a_kink_from_0.3_to_1.3": float((steps[near] > NO_KINK).sum(axis=0).mean()),
         "cells_from_0.3_to_1.3": int(near.sum()),
         "clocks": {},
+        "share_of_the_error_along_the_ray": {},
     }  # fmt: skip
     noise = noise_of(service.capabilities)
     for name, scales in DESIGNS.items():
@@ -128,6 +129,10 @@ def study(network: str) -> dict[str, Any]:
         for label, outputs in (("fitted", False), ("fitted, with outputs", True)):
             estimated = estimate(asked, inputs, targets, queries, outputs=outputs)
             rows[label] = float(distance(truth, estimated.gradient).mean())
+        # Outputs close to the input tell <g(1), x - b>: at best they correct this share of the squared error.
+        missed = (estimated.gradient - truth).reshape(IMAGES, -1)
+        along = (missed * inputs.reshape(IMAGES, -1)).sum(axis=1) / np.linalg.norm(inputs.reshape(IMAGES, -1), axis=1)
+        found["share_of_the_error_along_the_ray"][name] = float(np.mean(along**2 / (missed**2).sum(axis=1)))
         found["clocks"][name] = rows
     found["off_the_ray"] = _off_the_ray(service, inputs, targets, truth)
     found["far_out"] = _far_out(asked, inputs, targets, truth)

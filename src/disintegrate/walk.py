@@ -34,7 +34,7 @@ class Walk:
     `T(t) = roughness log((t + onset) / (t + onset + ending))`, up to a constant: between the two, gradients at
     `s` and `t` correlate as `(s / t)^roughness`, whatever `t` is. A unit of a ReLU network has its kink where
     `t w.x + c = 0`; kinks get rare towards the baseline, where biases decide every unit, and far out, where none
-    does. `studies/roughness.py` measures the paper's networks; what answers say of it is fitted in `refit.py`.
+    does. `studies/floor.py` measures the paper's networks; what answers say of it is fitted in `refit.py`.
 
     Attributes:
         roughness: how fast the gradient changes with the logarithm of the position.
