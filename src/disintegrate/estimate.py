@@ -73,7 +73,7 @@ def estimate(
     answers = list(ask(explainer, inputs, targets, asked, baselines=baselines))
     integrals = np.stack([answer.integral.reshape(len(inputs), -1) for answer in answers], axis=1)
     products = np.einsum("nqd,nrd->nqr", integrals, integrals)
-    fitted = fit_walk(products, queries, rule, noise, walk or Walk()).walk
+    fitted = fit_walk(products, queries, rule, noise, walk or Walk())
     common = krige(queries, rule, fitted, noise)
     priors: list[Prior] = [fitted] * len(inputs)
     if outputs and capabilities.output is Output.LOGITS:

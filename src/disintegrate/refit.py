@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
@@ -20,22 +19,9 @@ ONSETS = (0.002, 0.006, 0.02, 0.1)
 ENDINGS = (0.1, 0.5, 3.0, 20.0)
 
 
-@dataclass(frozen=True)
-class Fit:
-    """The walk under which the answers are likeliest, and how much likelier than under the given one.
-
-    Attributes:
-        walk: the likeliest of those tried.
-        gain: logarithm of the ratio of the two likelihoods, per coordinate and input.
-    """
-
-    walk: Walk
-    gain: float
-
-
 def fit_walk(
     products: Float64[np.ndarray, "n queries queries"], queries: Sequence[Query], rule: Rule, noise: Noise, walk: Walk
-) -> Fit:
+) -> Walk:
     """Find the walk that makes the answers likeliest, over all inputs together.
 
     Every coordinate of the answers is one draw of a normal vector of covariance `s^2 (K + N)`, with one unknown
@@ -54,14 +40,14 @@ def fit_walk(
         >>> same = np.ones((1, 2, 2))  # a gradient that does not change along the ray: as smooth as can be
         >>> queries = [Query(0, 1, 50), Query(0, 0.5, 50)]
         >>> same[0] *= np.outer((1, 0.5), (1, 0.5))
-        >>> fit_walk(same, queries, riemann_right, Noise(relative=1e-6), Walk()).walk.roughness == ROUGHNESSES[0]
+        >>> fit_walk(same, queries, riemann_right, Noise(relative=1e-6), Walk()).roughness == ROUGHNESSES[0]
         True
     """
     if len(queries) < 2 or not np.isfinite(products).all():
-        return Fit(walk, 0.0)
+        return walk
     seen = products[np.einsum("nqq->nq", products).min(axis=1) > 0]
     if len(seen) == 0:
-        return Fit(walk, 0.0)
+        return walk
 
     def cost(tried: Walk) -> float:
         found = covariance(queries, rule, tried)
@@ -78,6 +64,4 @@ def fit_walk(
         return determinant + len(size) * float(np.log(np.maximum(traces, 1e-300)).mean())
 
     tried = [walk, *(Walk(*numbers) for numbers in product(ROUGHNESSES, ONSETS, ENDINGS))]
-    costs = [cost(one) for one in tried]
-    best = int(np.argmin(costs))
-    return Fit(tried[best], (costs[0] - costs[best]) / 2)
+    return min(tried, key=cost)

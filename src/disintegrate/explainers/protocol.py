@@ -72,11 +72,6 @@ class Capabilities:
         """The steps of a request that names none."""
         return self.default_steps or max(self.fewest_steps, min(self.most_steps, 50))
 
-    @property
-    def fixes_steps(self) -> bool:
-        """Whether the caller has no choice of steps."""
-        return self.fewest_steps == self.most_steps
-
     def check_steps(self, steps: int) -> None:
         """Refuse a step count that the service would refuse.
 
