@@ -106,6 +106,7 @@ def study(network: str) -> dict[str, Any]:
 
     found: dict[str, Any] = {
         "network": network, "images": IMAGES, "rule": RULE, "steps": STEPS, "equation_3": float(equation.mean()),
+        "norm_over_that_of_1/(x-b)": float(np.median(norm / np.linalg.norm(1 / inputs.reshape(IMAGES, -1), axis=1))),
         "drift": {str(place): float(np.median(np.linalg.norm(row, axis=1) / norm))
                   for place, row in zip(PLACES, drift, strict=True)},
         "cells_with_a_kink_from_0.3_to_1.3": float((steps[near] > NO_KINK).sum(axis=0).mean()),

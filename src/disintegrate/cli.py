@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -126,7 +125,7 @@ def plan(
             got="--decimals without --magnitude",
             instead="Give --magnitude, or --digits for significant digits.",
         )
-    noise = noise_of(allowed, gradient_norm=magnitude or math.inf)
+    noise = noise_of(allowed, gradient_norm=magnitude) if magnitude is not None else noise_of(allowed)
     found = propose(allowed, budget=budget, noise=noise)
     if svg is not None:
         write_atomically(svg, measure_svg(found.measure).encode())

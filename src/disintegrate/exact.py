@@ -19,6 +19,8 @@ from disintegrate.quadrature import Quadrature, Rule
 
 # Two nodes closer than this, relative to the ray, are one.
 SAME_NODE = 1e-12
+# Those that float32 rounding has set apart.
+ALMOST_ONE_NODE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -79,20 +81,22 @@ def exact_plans(rule: Rule, reach: Reach) -> list[Plan]:
     return sorted(found, key=lambda plan: (len(plan), plan.amplification))
 
 
-def nearly_exact_sets(rule: Rule, reach: Reach) -> list[list[Query]]:
-    """Sets that would cancel if the rule did not round its nodes, as Captum's do to float32.
+def nearly_exact_plans(rule: Rule, reach: Reach) -> list[Plan]:
+    """Plans that would measure delta_1 if the rule did not round its nodes and weights, as Captum's do to float32.
 
     Example:
         >>> from disintegrate.field_rules import captum_riemann_right
-        >>> len(nearly_exact_sets(captum_riemann_right, Reach(0, 1, 20, 100, baseline=False)))
-        3
+        >>> plans = nearly_exact_plans(captum_riemann_right, Reach(0, 1, 20, 100, baseline=False))
+        >>> plans[0].terms[0].query == Query(0, 1, 21)
+        True
     """
-    return [
-        queries
-        for queries in _promising_sets(rule, reach)
-        if all(reach.permits(query) and asked_of(rule, query.steps) is not None for query in queries)
-        and solve(queries, rule) is None
-    ]
+    found = []
+    for queries in _promising_sets(rule, reach):
+        if all(reach.permits(query) and asked_of(rule, query.steps) is not None for query in queries):
+            plan, missed = _least_squares(queries, rule, ALMOST_ONE_NODE)
+            if missed < ALMOST_ONE_NODE * plan.amplification and solve(queries, rule) is None:
+                found.append(plan)
+    return sorted(found, key=lambda plan: (len(plan), plan.amplification))
 
 
 def solve(queries: Sequence[Query], rule: Rule) -> Plan | None:
@@ -103,13 +107,19 @@ def solve(queries: Sequence[Query], rule: Rule) -> Plan | None:
         >>> solve([Query(0, 1.25, 5), Query(0, 1, 4)], riemann_left).measure(riemann_left).exactness.name
         'EVERY_MODEL'
     """
+    plan, _ = _least_squares(queries, rule, SAME_NODE)
+    return plan if plan.measure(rule).exactness is Exactness.EVERY_MODEL else None
+
+
+def _least_squares(queries: Sequence[Query], rule: Rule, same_node: float) -> tuple[Plan, float]:
+    """Coefficients that come nearest to delta_1 where nodes this close count as one, and by how much they miss it."""
     quadratures = [rule(query.steps) for query in queries]
     positions = np.concatenate(
         [query.start + found.nodes * query.length for query, found in zip(queries, quadratures, strict=True)] + [[1.0]]
     )
     order = np.argsort(positions)
     group = np.empty(len(positions), int)
-    group[order] = np.cumsum(np.diff(positions[order], prepend=positions[order[0]]) > SAME_NODE)
+    group[order] = np.cumsum(np.diff(positions[order], prepend=positions[order[0]]) > same_node)
     matrix = np.zeros((group.max() + 1, len(queries)))
     row = 0
     for column, (query, found) in enumerate(zip(queries, quadratures, strict=True)):
@@ -118,8 +128,8 @@ def solve(queries: Sequence[Query], rule: Rule) -> Plan | None:
     wanted = np.zeros(len(matrix))
     wanted[group[-1]] = 1
     coefficients = np.linalg.lstsq(matrix, wanted, rcond=ATOM_TOLERANCE)[0]
-    plan = Plan(zip(coefficients.tolist(), queries, strict=True))
-    return plan if plan.measure(rule).exactness is Exactness.EVERY_MODEL else None
+    missed = float(np.linalg.norm(matrix @ coefficients - wanted))
+    return Plan(zip(coefficients.tolist(), queries, strict=True)), missed
 
 
 def cascade(rule: Rule, steps: int, queries: int, *, outwards: bool) -> Plan | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +10,9 @@ from disintegrate.explainers.protocol import Capabilities
 
 # Sums of m gradients in a service's arithmetic were found to err by this much of the unit roundoff times sqrt(m).
 ARITHMETIC = 0.5
+# The norm of a gradient over that of 1 / (x - b), where nothing is known of it: that of the paper's networks on MNIST
+# (`studies/floor.py`).
+TYPICAL_NORM = 0.01
 
 
 @dataclass(frozen=True)
@@ -39,13 +41,13 @@ class Noise:
         return (self.arithmetic**2 * steps + self.relative**2) * size + self.absolute**2
 
 
-def noise_of(capabilities: Capabilities, *, gradient_norm: float = math.inf) -> Noise:
+def noise_of(capabilities: Capabilities, *, gradient_norm: float = TYPICAL_NORM) -> Noise:
     """What a service's arithmetic and wire do to its answers.
 
     Args:
         capabilities: of the service; a dtype of None counts as float32.
         gradient_norm: norm of the gradient divided by that of the vector `1 / (x - b)`: what one unit of noise on
-            every attribution is measured against. Infinite leaves absolute noise out.
+            every attribution is measured against. Infinite leaves out what is absolute.
 
     Example:
         >>> noise_of(Capabilities(rule="midpoint", dtype="float64")).arithmetic < 1e-15

@@ -10,7 +10,7 @@ from enum import Enum
 import numpy as np
 
 from disintegrate.errors import InvalidValue
-from disintegrate.exact import Reach, asked_of, cascade, exact_plans, nearly_exact_sets, reach_of, window_plans
+from disintegrate.exact import Reach, asked_of, cascade, exact_plans, nearly_exact_plans, reach_of, window_plans
 from disintegrate.explainers.protocol import Capabilities
 from disintegrate.kriging import krige, predicted_distance
 from disintegrate.measure import Measure
@@ -117,8 +117,8 @@ Ways = Iterator[tuple[Plan, Way]]
 def _candidates(rule: Rule, capabilities: Capabilities, reach: Reach, budget: int, walk: Prior, noise: Noise) -> Ways:
     plans = [plan for plan in exact_plans(rule, reach) if len(plan) <= budget]
     yield from _with_repeats(((plan, Way.EXACT) for plan in plans), budget, noise)
-    for queries in nearly_exact_sets(rule, reach):
-        yield krige(queries, rule, walk, noise), Way.NEARLY_EXACT
+    for plan in nearly_exact_plans(rule, reach):
+        yield plan, Way.NEARLY_EXACT
     # The wire must carry a difference: a window spans at least some units in the last place of the input.
     narrowest = max(64 * float(np.finfo(capabilities.dtype or "float32").eps), 1e-9)
     windows = ((plan, Way.WINDOW) for plan in window_plans(rule, reach, narrowest))

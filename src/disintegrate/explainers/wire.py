@@ -10,11 +10,10 @@ from jaxtyping import Float, Float64
 
 from disintegrate.errors import InvalidValue
 
-# Root mean square of the rounding error of a number whose logarithm is uniform over one decade, relative to that
-# of the number: 1 / sqrt(12) of the last digit over sqrt(99 / (2 log 10)).
-DECIMAL_ROUNDING = 1 / math.sqrt(12 * 99 / (2 * math.log(10)))
-# The same over one octave, where the last bit is 2^-p of the number's power of two.
-BINARY_ROUNDING = 1 / math.sqrt(12 * 3 / (2 * math.log(2)))
+# Root mean square of the relative error of rounding, for numbers whose logarithm is uniform: the last digit over
+# sqrt(12), times the root mean square of 1 / v over one decade from 1 to 10, or one octave from 1 to 2.
+DECIMAL_ROUNDING = math.sqrt((1 - 0.01) / (2 * math.log(10)) / 12)
+BINARY_ROUNDING = math.sqrt((1 - 0.25) / (2 * math.log(2)) / 12)
 
 
 @dataclass(frozen=True)
@@ -60,8 +59,10 @@ class Wire:
 
     @property
     def absolute(self) -> float:
-        """Root mean square of what is added to an attribution whatever its size: rounding to decimals, and noise."""
-        return math.hypot(0.0 if self.decimals is None else 10.0**-self.decimals / math.sqrt(12), self.noise)
+        """Root mean square of what is added to an attribution whatever its size: decimals, underflow, and noise."""
+        of_decimals = 0.0 if self.decimals is None else 10.0**-self.decimals / math.sqrt(12)
+        of_type = 0.0 if self.dtype is None else float(np.finfo(self.dtype).smallest_subnormal) / math.sqrt(12)
+        return math.hypot(of_decimals, of_type, self.noise)
 
     def round(self, values: Float[np.ndarray, "*shape"]) -> Float64[np.ndarray, "*shape"]:
         """The numbers as the caller sees them, noise apart.
