@@ -1,0 +1,81 @@
+"""What sums of attributions and outputs tell of a rule, where attributions alone cannot.
+
+On a ray from the baseline let `h(t)` be the derivative of the output. Each answer gives two functionals of it,
+
+    S(s) = s sum_i w_i h(s t_i)    (the sum of the attributions),    f(s) = f(0) + int_0^s h                  (P.3)
+
+and `h` itself is unknown. Taken as a walk with independent jumps, whose variance per length falls beyond some distance,
+both are Gaussian, with a covariance that the rule sets; the likelihood of the answers says which rule made them. Mass,
+the weight of a node at 0 and the end of the last interval all show here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64
+
+from disintegrate.quadrature import Quadrature
+
+PLACES = 700
+DISTANCES = (0.05, 0.2, 0.8, 3.0)
+VARIANCES = (0.03, 0.3, 3.0, 30.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Sums:
+    """Scales of one ray with the sums of attributions, the outputs, and their standard deviations."""
+
+    scales: Float64[np.ndarray, " q"]
+    total: Float64[np.ndarray, " q"]
+    total_deviation: Float64[np.ndarray, " q"]
+    output: Float64[np.ndarray, " q"]
+    output_deviation: Float64[np.ndarray, " q"]
+
+
+def log_likelihoods(rays: Sequence[Sums], rules: Sequence[Quadrature]) -> Float64[np.ndarray, " rules"]:
+    """The logarithm of how likely each rule is to make these answers, up to a constant."""
+    return np.array([sum(_log_likelihood(ray, rule) for ray in rays) for rule in rules])
+
+
+def _log_likelihood(ray: Sums, rule: Quadrature) -> float:
+    """Averaged over the walk's distance and variance, which nobody knows."""
+    scales = ray.scales
+    size = float(np.abs(ray.total / scales).max()) or 1.0
+    places = np.geomspace(scales.min() / 300, scales.max(), PLACES)
+    order = np.argsort(rule.nodes)
+    above = np.append(np.cumsum(rule.weights[order][::-1])[::-1], 0.0)
+    stairs = above[np.searchsorted(rule.nodes[order], places / scales[:, None], side="right")]
+    jumps = np.concatenate([scales[:, None] * stairs, np.maximum(scales[:, None] - places, 0)])
+    slope = np.concatenate([scales * rule.mass, scales])
+    offset = np.concatenate([np.zeros(len(scales)), np.ones(len(scales))])
+    data = np.concatenate([ray.total, ray.output])
+    noise = np.concatenate([ray.total_deviation, ray.output_deviation])
+    # each row in units of its own size, so that near and far are equally well conditioned
+    unit = np.concatenate([scales, scales]) * size
+    rows, slope, offset, data, noise = jumps / unit[:, None], slope / unit, offset / unit, data / unit, noise / unit
+    # an offset in units of what the smallest scale moves, or the two free columns differ by all orders of magnitude
+    free = np.column_stack([slope * size, offset / np.linalg.norm(offset)])
+    noise = np.maximum(noise, 3e-7 * np.abs(data))
+    found = []
+    middle = float(np.median(scales))
+    for distance in DISTANCES:
+        share = np.diff(np.arctan(np.append(0.0, places) / (distance * middle)))
+        spread = (rows * share) @ rows.T * size**2
+        found += [_marginal(variance * spread + np.diag(noise**2), free, data) for variance in VARIANCES]
+    best = max(found)
+    return best + float(np.log(np.mean(np.exp(np.array(found) - best))))
+
+
+def _marginal(
+    covariance: Float64[np.ndarray, "m m"], free: Float64[np.ndarray, "m p"], data: Float64[np.ndarray, " m"]
+) -> float:
+    """The likelihood of data whose slope and offset may be anything."""
+    lower = np.linalg.cholesky(covariance + 1e-15 * np.diag(np.diag(covariance)))
+    white = np.linalg.solve(lower, np.column_stack([data, free]))
+    triangle = np.linalg.qr(white[:, 1:])
+    left = white[:, 0] - triangle[0] @ (triangle[0].T @ white[:, 0])
+    logs = np.log(np.diag(lower)).sum() + np.log(np.abs(np.diag(triangle[1]))).sum()
+    return float(-0.5 * left @ left - logs)
