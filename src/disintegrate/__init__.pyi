@@ -26,6 +26,7 @@ from .gradients import integrated_gradients, vanilla_gradient
 from .measure import Exactness, Measure
 from .metrics import DistanceSummary, distance, summarise
 from .plan import Cost, Plan, Query, Term
+from .probe import ProbeResult, probe
 from .quadrature import (
     Quadrature,
     Rule,
@@ -59,6 +60,7 @@ __all__ = [
     "Output",
     "Plan",
     "Preset",
+    "ProbeResult",
     "Quadrature",
     "Query",
     "Recording",
@@ -77,6 +79,7 @@ __all__ = [
     "gauss_legendre",
     "integrated_gradients",
     "midpoint",
+    "probe",
     "recover",
     "riemann_left",
     "riemann_right",

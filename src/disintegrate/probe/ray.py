@@ -38,6 +38,7 @@ class Ray:
         self.direction = direction
         self.target = target
         self.steps = steps
+        self.blur = 0.0
         self.scales: list[float] = []
         self.raw: list[Float64[np.ndarray, " d"]] = []
         self.moved: list[Float64[np.ndarray, " d"]] = []
@@ -59,11 +60,9 @@ class Ray:
         usable = ((moved != 0) & (error < 0.02 * np.abs(moved))).all(0)
         raw, moved, error = raw[:, usable], np.abs(moved[:, usable]) * np.sign(moved[:, usable]), error[usable]
         rho = raw / moved
-        typical = np.sqrt((rho**2).mean(1, keepdims=True))
+        typical = np.linalg.norm(rho, axis=1, keepdims=True) / np.sqrt(max(rho.shape[1], 1))
         size = np.abs(moved)
-        noise = np.sqrt(
-            (self.asker.deviation(raw) / size) ** 2 + (2e-7 * typical) ** 2 + (error / size * rho) ** 2
-        )
+        noise = np.sqrt((self.asker.deviation(raw) / size) ** 2 + (2e-7 * typical) ** 2 + (error / size * rho) ** 2)
         return rho, noise
 
     def totals(self) -> tuple[Float64[np.ndarray, " q"], Float64[np.ndarray, " q"]]:
@@ -78,14 +77,17 @@ class Ray:
         if not answers.shape[1]:
             return False
         noise = np.hypot(deviations[one], deviations[other])
+        noise = np.hypot(noise, self.blur * np.sqrt((answers**2).mean(0)))
         gap = (answers[one] - answers[other]) / np.where(noise > 0, noise, np.inf)
         return float(gap @ gap) / len(gap) > 1.4 + 6 * np.sqrt(2 / len(gap))
 
-    def below(self, cap: float, drift: int, floor: float) -> Readings:
+    def below(self, cap: float, drift: int, floor: float) -> Readings | None:
         """The readings at scales up to some cap, blurred by a share of their size that no model of drift covers."""
         kept = np.array(self.scales) <= cap * (1 + 1e-9)
         answers, deviations = self.divided()
         deviations = np.hypot(deviations, floor * np.sqrt((answers**2).mean(0)))
+        if not answers.shape[1]:
+            return None
         return readings(np.array(self.scales)[kept], answers[kept], deviations[kept], drift)
 
 
@@ -174,25 +176,25 @@ def _judge(
             best = verdict
         if verdict.decided:
             break
-    return best or Verdict((), False, "too many kinks for the queries that were left"), next_cap, [
-        known[i] for i in sorted(promising)
-    ] or known
+    return (
+        best or Verdict((), False, "too many kinks for the queries that were left"),
+        next_cap,
+        [known[i] for i in sorted(promising)] or known,
+    )
 
 
 def _readable(ray: Ray, cap: float, drift: int, floor: float) -> tuple[Readings | None, float]:
     """The readings up to the largest scale at which kinks leave rows to contradict a rule."""
     for scale in sorted((s for s in ray.scales if s <= cap), reverse=True):
         found = ray.below(scale, drift, floor)
-        if len(found.scales) < drift + 6:
+        if found is None or len(found.scales) < drift + 6:
             break
-        if found.freedom >= max(6, 0.8 * len(found.strength)):
+        if found.freedom >= max(7, 1.3 * len(found.strength)):
             return found, scale
     return None, cap / 2
 
 
-def _fits(
-    found: Readings, first: float, reached: float, known: list[Pattern]
-) -> tuple[tuple[Fit, ...], list[int]]:
+def _fits(found: Readings, first: float, reached: float, known: list[Pattern]) -> tuple[tuple[Fit, ...], list[int]]:
     apart = []
     for pattern in known:
         _, far, total = scan(found, pattern, 0.4 * first, first)
@@ -224,7 +226,9 @@ def _verdict(fits: tuple[Fit, ...], found: Readings) -> Verdict:
             return Verdict(fits[:5], False, f"{len(found.scales)} scales are few for {len(best.kinks)} kinks")
         return Verdict(fits[:5], False, f"no rule explains {len(found.scales)} scales; {name} comes nearest")
     several = ", ".join(_named(fit.pattern) for fit in rivals[:4])
-    return Verdict(rivals, False, f"{len(rivals)} rules explain {len(found.scales)} scales alike: {several}", True, scale)
+    return Verdict(
+        rivals, False, f"{len(rivals)} rules explain {len(found.scales)} scales alike: {several}", True, scale
+    )
 
 
 def _named(pattern: Pattern) -> str:
