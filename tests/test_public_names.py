@@ -13,8 +13,9 @@ def test_the_public_names_are_these() -> None:
     assert sorted(disintegrate.__all__) == [
         "BadAnswer", "Capabilities", "Cost", "DamagedFile", "Deaf", "DisintegrateError", "DistanceSummary",
         "Exactness", "Explainer", "Explanation", "InvalidValue", "LocalExplainer", "Measure", "Misuse",
-        "NotPermitted", "Output", "PRESETS", "Plan", "Preset", "ProbeResult", "Quadrature", "Query", "RULES", "Recording",
-        "Recovery", "Remembering", "Request", "Rule", "Term", "UnknownName", "UnwritableOutput", "Wire", "Wired",
+        "NotPermitted", "Output", "PRESETS", "Plan", "Preset", "ProbeResult", "Quadrature", "Query", "RULES",
+        "Recording", "Recovery", "Remembering", "Request", "Rule", "Term", "UnknownName", "UnwritableOutput", "Wire",
+        "Wired",
         "baseline_window", "bias_free", "distance", "gauss_legendre", "integrated_gradients", "midpoint", "probe",
         "recover", "riemann_left", "riemann_right", "rule_named", "shared_piece", "single_step",
         "single_step_beyond", "step_count", "summarise", "trapezoid", "vanilla_gradient",

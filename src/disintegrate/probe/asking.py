@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Float64
 
 from disintegrate.errors import BadAnswer, DisintegrateError
 from disintegrate.explainers.protocol import Explainer, Request
-from disintegrate.probe.digits import grain, wire_of
 from disintegrate.explainers.wire import Wire
+from disintegrate.probe.digits import grain, wire_of
 from disintegrate.progress import Task
 
 
@@ -31,6 +31,7 @@ class Asker:
 
     Attributes:
         spent: queries that went out, refused ones included.
+        taken: the smallest and the largest coordinate of inputs that were answered.
     """
 
     def __init__(
@@ -46,6 +47,8 @@ class Asker:
         self.numbers: list[Float64[np.ndarray, " d"]] = []
         self.wire: Wire | None = None
         self.noise = 0.0
+        self.taken = (np.inf, -np.inf)
+        self.refused = False
 
     @property
     def left(self) -> int:
@@ -91,6 +94,7 @@ class Asker:
                 got=f"{answer.attribution.shape} and {answer.output.shape} for {inputs.shape}",
                 instead="Check that the explainer answers one output and one attribution for each coordinate.",
             )
+        self.taken = (min(self.taken[0], float(inputs.min())), max(self.taken[1], float(inputs.max())))
         flat = np.asarray(answer.attribution, np.float64).reshape(count, -1)
         output = np.asarray(answer.output, np.float64)
         self.numbers.extend(flat)
@@ -105,9 +109,10 @@ class Asker:
         """Numbers that were answered, at most so many."""
         values = np.concatenate([*self.numbers, np.array(self.outputs)])
         values = values[np.isfinite(values) & (values != 0)]
-        return values[:: max(1, len(values) // 1500)]
+        some: Float64[np.ndarray, " n"] = values[:: max(1, len(values) // 1500)]
+        return some
 
     def deviation(self, values: Float64[np.ndarray, "*shape"]) -> Float64[np.ndarray, "*shape"]:
         """The standard deviation of answered numbers about what the service computed in exact arithmetic."""
         rounding = grain(values, self.wire or Wire()) / np.sqrt(12)
-        return np.sqrt(rounding**2 + (1e-7 * np.abs(values)) ** 2 + self.noise**2)
+        return np.asarray(np.sqrt(rounding**2 + (1e-7 * np.abs(values)) ** 2 + self.noise**2))

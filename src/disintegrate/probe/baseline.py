@@ -187,4 +187,5 @@ def _secant(
 ) -> Float64[np.ndarray, " d"]:
     change = answer - before
     step = np.divide(-answer * (point - last), change, out=np.zeros(point.size), where=change != 0)
-    return np.clip(step, -most, most)
+    clipped: Float64[np.ndarray, " d"] = np.clip(step, -most, most)
+    return clipped

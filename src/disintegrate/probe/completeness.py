@@ -62,11 +62,38 @@ def _log_likelihood(ray: Sums, rule: Quadrature) -> float:
     found = []
     middle = float(np.median(scales))
     for distance in DISTANCES:
-        share = np.diff(np.arctan(np.append(0.0, places) / (distance * middle)))
+        away = np.append(0.0, places) / (distance * middle)
+        share = np.diff(away / np.sqrt(1 + away**2))
         spread = (rows * share) @ rows.T * size**2
         found += [_marginal(variance * spread + np.diag(noise**2), free, data) for variance in VARIANCES]
     best = max(found)
     return best + float(np.log(np.mean(np.exp(np.array(found) - best))))
+
+
+def kinks_misfit(
+    ray: Sums, rule: Quadrature, kinks: Float64[np.ndarray, " k"], widths: Float64[np.ndarray, " k"]
+) -> float:
+    """What is left, in units of the noise, where all kinks of the ray are known, each to within some width.
+
+    Then both parts of (P.3) are linear in the slope at 0, the jumps and an offset.
+    """
+    scales, noise = ray.scales, np.concatenate([ray.total_deviation / ray.scales, ray.output_deviation])
+    data = np.concatenate([ray.total / scales, ray.output])
+    beyond = np.array([[rule.weights[scale * rule.nodes > kink].sum() for kink in kinks] for scale in scales])
+    slope = np.append(np.full(len(scales), rule.mass), scales)
+    offset = np.append(np.zeros(len(scales)), np.ones(len(scales)))
+    jumps = np.concatenate([beyond, np.maximum(scales[:, None] - kinks, 0)])
+    design = np.column_stack([slope, offset, jumps])
+    weight = 1 / np.maximum(noise, 1e-12 * np.abs(data).max())
+    first = np.linalg.lstsq(design * weight[:, None], data * weight, rcond=1e-14)[0]
+    # a kink that is off within its cell lifts the output beyond it
+    moves = np.concatenate([np.zeros_like(beyond), (scales[:, None] > kinks).astype(float)])
+    moves = moves * np.abs(first[2:]) * widths / np.sqrt(12)
+    known = np.eye(len(kinks), design.shape[1] + len(kinks), design.shape[1])
+    whole = np.vstack([np.column_stack([design, moves]) * weight[:, None], known])
+    target = np.append(data * weight, np.zeros(len(kinks)))
+    found = np.linalg.lstsq(whole, target, rcond=1e-14)[0]
+    return float(((target - whole @ found) ** 2).sum())
 
 
 def _marginal(

@@ -50,14 +50,14 @@ def grain(values: Float64[np.ndarray, "*shape"], wire: Wire) -> Float64[np.ndarr
     """
     size = np.abs(values)
     if wire.dtype == "float16":
-        return np.spacing(np.minimum(size, 6e4).astype(np.float16)).astype(np.float64)
+        return np.asarray(np.spacing(np.minimum(size, 6e4).astype(np.float16)), np.float64)
     if wire.significant_digits is not None:
         known = np.where(size > 0, size, 1.0)
         unit = 10.0 ** (np.floor(np.log10(known) + 1e-12) - wire.significant_digits + 1)
         return np.where(size > 0, unit, 0.0)
     if wire.decimals is not None:
         return np.full(size.shape, 10.0**-wire.decimals)
-    return np.spacing(size.astype(np.float32)).astype(np.float64)
+    return np.asarray(np.spacing(size.astype(np.float32)), np.float64)
 
 
 def _as(values: Float64[np.ndarray, " n"], dtype: str) -> Float64[np.ndarray, " n"]:

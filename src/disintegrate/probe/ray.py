@@ -10,9 +10,11 @@ from jaxtyping import Float64
 from disintegrate.probe.asking import Asker
 from disintegrate.probe.staircase import Fit, Pattern, Readings, explain, patterns, readings, scan
 
-FIRST, SHRINK, SMALLEST = 0.5, 0.22, 2e-6
+FIRST, SHRINK, SMALLEST = 0.5, 0.22, 1e-5
 BISECTIONS = 3
-REACH = 5.0
+REACH, REACH_DRIFTING = 5.0, 2.5
+# Where ties of the model leave noise at the smallest scales: what counts as no change, and as no jump.
+TIED, TIED_FLOOR = 2e-2, 3e-3
 CANDIDATES, PROMISING = 40, 250
 # What the second-best pattern must miss more than the best, and what the best may miss, in units of the noise.
 MARGIN, WORST = 25.0, 3.0
@@ -56,7 +58,9 @@ class Ray:
 
     def divided(self) -> tuple[Float64[np.ndarray, "q d"], Float64[np.ndarray, "q d"]]:
         """The answers divided by what was moved, and their standard deviations; both 0 where nothing is known."""
-        raw, moved, error = np.array(self.raw), np.array(self.moved), self.origin.error
+        size = self.origin.point.size
+        raw, moved = (np.array(values).reshape(-1, size) for values in (self.raw, self.moved))
+        error = self.origin.error
         usable = ((moved != 0) & (error < 0.02 * np.abs(moved))).all(0)
         raw, moved, error = raw[:, usable], np.abs(moved[:, usable]) * np.sign(moved[:, usable]), error[usable]
         rho = raw / moved
@@ -64,6 +68,11 @@ class Ray:
         size = np.abs(moved)
         noise = np.sqrt((self.asker.deviation(raw) / size) ** 2 + (2e-7 * typical) ** 2 + (error / size * rho) ** 2)
         return rho, noise
+
+    def forget(self, last: int) -> None:
+        """Drop the answers up to one: a kink lies so far out that they are none of a ray's end."""
+        for kept in (self.scales, self.raw, self.moved, self.outputs):
+            del kept[1 : last + 1]
 
     def totals(self) -> tuple[Float64[np.ndarray, " q"], Float64[np.ndarray, " q"]]:
         """Sums of attributions, and their standard deviations."""
@@ -79,7 +88,7 @@ class Ray:
         noise = np.hypot(deviations[one], deviations[other])
         noise = np.hypot(noise, self.blur * np.sqrt((answers**2).mean(0)))
         gap = (answers[one] - answers[other]) / np.where(noise > 0, noise, np.inf)
-        return float(gap @ gap) / len(gap) > 1.4 + 6 * np.sqrt(2 / len(gap))
+        return float(gap @ gap) / len(gap) > 1.4 + 6 * float(np.sqrt(2 / len(gap)))
 
     def below(self, cap: float, drift: int, floor: float) -> Readings | None:
         """The readings at scales up to some cap, blurred by a share of their size that no model of drift covers."""
@@ -113,7 +122,9 @@ def explore(ray: Ray, drifts: tuple[tuple[int, float], ...], reserve: int) -> Ve
     first = _first_kink(ray)
     if first is None:
         return Verdict((), False, "the answers do not change along the ray beyond what the wire rounds")
-    cap = REACH * first
+    if ray.blur == TIED:
+        drifts = ((drifts[-1][0], TIED_FLOOR),)
+    cap = (REACH if len(drifts) == 1 else REACH_DRIFTING) * first
     ray.ask(_grid(12, first, cap, 0.0))
     verdict = Verdict((), False, "too few queries for the kinks of the ray")
     rounds, known = 0, list(patterns())
@@ -138,6 +149,10 @@ def _first_kink(ray: Ray) -> float | None:
         if not ray.differ(-1, -2):
             break
     base = len(ray.scales) - 1
+    if scale <= SMALLEST:
+        # max pooling over equal neighbours ties at the baseline, and rounding decides: look for a plateau above
+        ray.blur = TIED
+        base = next((k for k in range(1, base) if not ray.differ(k, k + 1)), base)
     if base == 1:
         # nothing changes below the first scale: look further out
         for further in (4.0, 40.0):
@@ -148,7 +163,9 @@ def _first_kink(ray: Ray) -> float | None:
             return None
         low, high = ray.scales[-2] if further > 4 else FIRST, further
     else:
-        low, high = ray.scales[-2], ray.scales[-3]
+        low, high = ray.scales[base - 1], ray.scales[base - 2]
+        if ray.blur == TIED:
+            low, high = ray.scales[base], ray.scales[base - 1]
     for _ in range(BISECTIONS):
         middle = float(np.sqrt(low * high))
         ray.ask([middle])

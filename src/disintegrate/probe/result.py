@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from jaxtyping import Float64
@@ -107,3 +107,34 @@ class ProbeResult:
             output=self.output.value or Output.LOGITS,
             wire=self.wire.value or Wire(deterministic=self.deterministic.value is not False),
         )
+
+    def record(self) -> dict[str, Any]:
+        """The findings as plain values for JSON: None for unknown, and the evidence beside it."""
+        at, output, wire = self.baseline.value, self.output.value, self.wire.value
+        values: dict[str, tuple[object, Finding[Any]]] = {
+            "rule and steps": (
+                [f"{named.rule}({named.steps})" for named in self.rules.value] if self.rules.value else None,
+                self.rules,
+            ),
+            "baseline": (at.name if at else None, self.baseline),
+            "output": (output.value if output else None, self.output),
+            "digits": (_worded(wire) if wire else None, self.wire),
+            "deterministic": (self.deterministic.value, self.deterministic),
+            "steps of the caller": (self._word(self.steps_override), self.steps_override),
+            "baseline of the caller": (self._word(self.baseline_override), self.baseline_override),
+            "values": (self.values.value, self.values),
+        }
+        findings = {name: {"value": value, "evidence": finding.evidence} for name, (value, finding) in values.items()}
+        return {"findings": findings, "queries": self.queries}
+
+    @staticmethod
+    def _word(finding: Finding[Override]) -> str | None:
+        return finding.value.value if finding.value else None
+
+
+def _worded(wire: Wire) -> str:
+    if wire.significant_digits is not None:
+        return f"{wire.significant_digits} significant digits"
+    if wire.decimals is not None:
+        return f"{wire.decimals} decimals"
+    return wire.dtype or "all"

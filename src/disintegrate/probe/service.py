@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float64, Int
 
 from disintegrate.errors import DisintegrateError, InvalidValue, NotPermitted
 from disintegrate.explainers.protocol import Explainer, Output
-from disintegrate.explainers.wire import Wire
 from disintegrate.probe import baseline as baselines
 from disintegrate.probe.asking import Asker, Spent
-from disintegrate.probe.completeness import Sums, log_likelihoods
+from disintegrate.probe.completeness import Sums, kinks_misfit, log_likelihoods
 from disintegrate.probe.ray import Origin, Ray, Verdict, explore
 from disintegrate.probe.result import Baseline, Finding, NamedRule, Override, ProbeResult
 from disintegrate.probe.staircase import Fit
@@ -28,8 +29,10 @@ RESERVE = 10
 WIDE = 400
 PATCH = 10
 # How much likelier, as a logarithm, the best rule must be than any other.
-SURE = 12.0
+SURE = 9.0
 MIDDLE, OUTER = (0.5, 0.9, 1.0, 1.1, 2.5), (0.7, 1.4, 1.6, 3.0, 8.0)
+# Behind a softmax the output must be seen to saturate.
+RISING, SATURATED = (1.0, 2.0, 3.0, 4.5, 7.0), (1.5, 5.0, 10.0, 14.0, 20.0)
 FAR, FAR_FLOAT16 = (10000.0, 30000.0), (60.0, 160.0)
 NEAR = 1e-3
 FEW_STEPS = 2
@@ -81,7 +84,7 @@ def probe(
         explainer, inputs.shape[1:], np.dtype(dtype or inputs.dtype), budget, progress.task("probe: queries", budget)
     )
     flat = inputs.reshape(len(inputs), -1).astype(np.float64)
-    points = {"zero": np.zeros(flat.shape[1]), "mean of the inputs": inputs.mean(0, dtype=inputs.dtype).ravel()}
+    points = {"zero": np.zeros(flat.shape[1]), "mean of the inputs": inputs.mean(0, dtype=inputs.dtype).ravel().astype(np.float64)}
     points |= {name: np.asarray(point, np.float64).ravel() for name, point in (candidates or {}).items()}
     return _Session(asker, flat, targets, points, np.random.default_rng(seed)).run()
 
@@ -103,7 +106,7 @@ class _Session:
         self.candidates = candidates
         self.generator = generator
         self.spread = float(inputs.std()) or float(np.abs(inputs).max()) or 1.0
-        unknown = Finding(None, NOT_ASKED)
+        unknown: Finding[Any] = Finding(None, NOT_ASKED)
         self.result = ProbeResult(
             rules=unknown, baseline=unknown, output=unknown, wire=unknown, deterministic=unknown,
             steps_override=unknown, baseline_override=unknown, values=unknown, queries=0,
@@ -121,10 +124,12 @@ class _Session:
         except Spent:
             pass
         except NotPermitted as refusal:
+            self.asker.refused = True
             if self.result.rules.value is None:
                 self._found(rules=Finding(None, f"the service refused a point: {refusal.problem}"))
         self._digits()
         self._outputs_seen()
+        self._values()
         return replace(self.result, queries=self.asker.spent)
 
     def _found(self, **findings: object) -> None:
@@ -163,8 +168,8 @@ class _Session:
         self._found(baseline_override=finding)
 
     def _steps_override(self) -> None:
-        answers = {}
-        refused = []
+        answers: dict[int, Float64[np.ndarray, " d"]] = {}
+        refused: list[int] = []
         for steps in (3, 7, 50):
             if len(answers) == 2 or (steps == 50 and answers):
                 break
@@ -188,7 +193,6 @@ class _Session:
         found = baselines.candidate(self.asker, self.target, self.candidates)
         if found is not None and not self.first.attribution.any():
             found = None
-        self._range()
         if found is None:
             self.asker.learn_wire()
             looks = self._in_unit_range()
@@ -211,8 +215,11 @@ class _Session:
         self._found(baseline=Finding(Baseline(name, point.reshape(shape), found.error.reshape(shape)), evidence))
         return Origin(point, found.error)
 
-    def _range(self) -> None:
-        self._found(values=Finding(None, "no value was refused"))
+    def _values(self) -> None:
+        low, high = self.asker.taken
+        refused = "; a value further out was refused" if self.asker.refused else "; none was refused"
+        if low <= high:
+            self._found(values=Finding((low, high), f"coordinates from {low:.4g} to {high:.4g} were taken{refused}"))
 
     def _in_unit_range(self) -> bool:
         outputs = np.array(self.asker.outputs)
@@ -237,7 +244,7 @@ class _Session:
         drifts: tuple[tuple[int, float], ...] = ((0, 0.0),)
         if self._in_unit_range():
             direction = self._across_classes(origin, direction)
-            drifts = ((0, 0.0), (2, 5e-5))
+            drifts = ((0, 0.0), (2, 5e-5), (2, 1e-3))
         elif self.asker.outputs:
             self._found(output=Finding(Output.LOGITS, "outputs lie outside [0, 1]"))
         ray = Ray(self.asker, origin, direction, self.target)
@@ -247,7 +254,7 @@ class _Session:
         if len(ray.scales) > 1 and ray.differ(0, int(np.argmin(ray.scales))):
             self._steps_ignored()
         self._found(rules=Finding(None, verdict.evidence))
-        if verdict.fits and verdict.usable:
+        if verdict.decided:
             self._choose(origin, ray, verdict)
 
     def _steps_ignored(self) -> None:
@@ -259,7 +266,9 @@ class _Session:
         """Ask all outputs close to the baseline: do they sum to 1, and which direction changes none of them?"""
         coarse = self.asker.coarse
         near = self.asker.sent((origin.point + (1e-2 if coarse else 1e-3) * direction)[None])
-        outputs, gradients, ended = [], [], False
+        outputs: list[float] = []
+        gradients: list[Float64[np.ndarray, " d"]] = []
+        ended = False
         while self.asker.left > 24:
             try:
                 answer = self.asker.ask(near, len(outputs), origin=origin.named)
@@ -310,21 +319,24 @@ class _Session:
         if len(groups) > 1 and self.result.steps_override.value is Override.HONOURED and self.asker.left >= 3:
             score = score + self._by_few_steps(near, verdict, groups, fits)
             evidence += "; answers with few steps tell its like apart"
-        if self._open(score) and not verdict.decided:
-            return
         if self._open(score) and self.result.baseline_override.value is Override.HONOURED and self.asker.left > 1:
             score = score + self._by_mirror(origin, groups)
             evidence += "; the same ray from both ends says whether it is symmetric"
-        # behind a softmax the near ray runs where the output does not change, and says nothing
-        rays = [] if verdict.drift[0] or self._in_unit_range() else [near]
+        rays: list[Ray] = []
+        if self._open(score) and verdict.drift == (0, 0.0) and not self._in_unit_range():
+            score = score + self._by_kinks(near, verdict, groups, fits)
+            evidence += "; the places of its kinks in the outputs were weighed too"
         start = score
-        for number, scales in enumerate((MIDDLE, OUTER, MIDDLE, OUTER)):
+        wanted = (RISING, SATURATED) if self._in_unit_range() else (MIDDLE, OUTER)
+        for number, scales in enumerate(2 * wanted):
             room = self.asker.left
             if not self._open(score) or room < 3:
                 break
             ray = Ray(self.asker, origin, self._ahead(origin, number), self.target)
             far = FAR_FLOAT16 if self.asker.coarse else FAR
             ray.ask(np.array([NEAR, *far, *scales][:room] if number < 2 else scales[:room]))
+            if number < 2 and len(ray.scales) > 3 and ray.differ(1, 2):
+                ray.forget(2)
             rays.append(ray)
             asked = [rule_named(group[0][0])(group[0][1]) for group in groups]
             score = start + log_likelihoods([_sums(ray) for ray in rays], asked)
@@ -376,6 +388,23 @@ class _Session:
         blur = max(float(worst.min()) / answers.size, 1.0)
         found: Float64[np.ndarray, " g"] = -(worst - worst.min()) / (2 * blur)
         return found if blur < 10 else np.zeros(len(groups))
+
+    def _by_kinks(
+        self, near: Ray, verdict: Verdict, groups: list[list[tuple[str, int]]], fits: list[Fit]
+    ) -> Float64[np.ndarray, " g"]:
+        """How well each rule explains the outputs by the kinks that its staircases have."""
+        sums = _sums(near)
+        kept = sums.scales <= verdict.cap * (1 + 1e-9)
+        sums = Sums(*(getattr(sums, field.name)[kept] for field in dataclasses.fields(sums)))
+        left = []
+        for group, fit in zip(groups, fits, strict=True):
+            rule = rule_named(group[0][0])(group[0][1])
+            far = float(rule.nodes.max())
+            left.append(kinks_misfit(sums, rule, fit.kinks * far, fit.widths * far))
+        freedom = max(2 * len(sums.scales) - 2 - len(fits[0].kinks), 1)
+        blur = max(min(left) / freedom, 1.0)
+        # where no rule explains them, some kink is not what it seems
+        return (min(left) - np.array(left)) / (2 * blur) if blur < 4 else np.zeros(len(groups))
 
     def _by_mirror(self, origin: Origin, groups: list[list[tuple[str, int]]]) -> Float64[np.ndarray, " g"]:
         symmetric = self._mirrored(origin)
@@ -470,7 +499,8 @@ def _check(
     budget: int,
     candidates: Mapping[str, Float[np.ndarray, "*shape"]] | None,
 ) -> None:
-    for name, given in (("inputs", inputs), ("targets", targets)):
+    named: tuple[tuple[str, object], ...] = (("inputs", inputs), ("targets", targets))
+    for name, given in named:
         if not isinstance(given, np.ndarray):
             got = type(given).__name__
             raise InvalidValue(f"The {name} must be a numpy array.", got=got, instead=f"Use np.asarray({name}).")

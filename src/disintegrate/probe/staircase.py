@@ -1,6 +1,6 @@
 """What a ray near the baseline tells of a rule: every kink of the model is a staircase in the scale.
 
-A gradient that jumps by `D_k` at the positions `tau_k` of a ray makes the answers at scale `s`, divided by what was moved,
+A gradient that jumps by `D_k` at the positions `tau_k` of a ray makes the answers at scale `s`, over what was moved,
 
     rho(s) = rho(0) + sum_k D_k W(tau_k / s),    W(u) = sum of the weights w_i with t_i > u                  (P.1)
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Float64
 
 MOST_STEPS = 256
 # A staircase this many times further from the signal than noise would put it is not in it.
@@ -113,7 +113,7 @@ class Readings:
     @property
     def freedom(self) -> int:
         """Rows that are left to contradict a rule."""
-        return len(self.scales) - self.drift.shape[1] - self.signal.shape[1]
+        return len(self.scales) - int(self.drift.shape[1]) - int(self.signal.shape[1])
 
 
 def readings(
@@ -143,6 +143,7 @@ class Fit:
     pattern: Pattern
     misfit: float
     kinks: Float64[np.ndarray, " k"]
+    widths: Float64[np.ndarray, " k"]
     freedom: int
     parameters: int
 
@@ -221,4 +222,7 @@ def explain(found: Readings, pattern: Pattern, low: float, high: float) -> Fit:
             stairs = stairs - columns @ (columns.T @ stairs)
             misfit = float((target**2).sum())
     freedom = data.shape[1] * max(len(found.scales) - found.drift.shape[1] - spent, 0)
-    return Fit(pattern, misfit, places[chosen], freedom, data.shape[1] * spent)
+    near = np.abs(places[:, None] - places[chosen])
+    near[near == 0] = np.inf
+    widths = near.min(0, initial=high) if len(places) > 1 else np.full(len(chosen), high)
+    return Fit(pattern, misfit, places[chosen], widths, freedom, data.shape[1] * spent)
