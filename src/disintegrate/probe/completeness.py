@@ -20,8 +20,10 @@ from jaxtyping import Float64
 from disintegrate.quadrature import Quadrature
 
 PLACES = 700
-DISTANCES = (0.05, 0.2, 0.8, 3.0)
-VARIANCES = (0.03, 0.3, 3.0, 30.0)
+DISTANCES = (0.15, 0.8, 4.0)
+VARIANCES = (0.03, 0.3, 2.0)
+# A jump at the baseline itself: its share of the variance, and how much rarer than none.
+TIE, RARE = 0.2, 20.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,16 +37,22 @@ class Sums:
     output_deviation: Float64[np.ndarray, " q"]
 
 
-def log_likelihoods(rays: Sequence[Sums], rules: Sequence[Quadrature]) -> Float64[np.ndarray, " rules"]:
-    """The logarithm of how likely each rule is to make these answers, up to a constant."""
-    return np.array([sum(_log_likelihood(ray, rule) for ray in rays) for rule in rules])
+def log_likelihoods(rays: Sequence[Sums], rules: Sequence[Quadrature]) -> Float64[np.ndarray, "2 rules"]:
+    """The logarithm of how likely each rule is to make these answers, up to a constant.
+
+    The second row says how far the answers lie outside what each rule makes at all: the largest square of a ray's
+    answers per answer, in units of their spread.
+    """
+    found = np.array([[_log_likelihood(ray, rule) for ray in rays] for rule in rules])
+    return np.stack([found[:, :, 0].sum(1), found[:, :, 1].max(1)])
 
 
-def _log_likelihood(ray: Sums, rule: Quadrature) -> float:
-    """Averaged over the walk's distance and variance, which nobody knows."""
+def _log_likelihood(ray: Sums, rule: Quadrature) -> tuple[float, float]:
+    """Averaged over the walk's distance and variance, and over whether the gradient at the baseline is its own."""
     scales = ray.scales
     size = float(np.abs(ray.total / scales).max()) or 1.0
-    places = np.geomspace(scales.min() / 300, scales.max(), PLACES)
+    # the first place is the baseline itself, where max pooling over equal neighbours ties
+    places = np.append(1e-9 * scales.min(), np.geomspace(scales.min() / 300, scales.max(), PLACES))
     order = np.argsort(rule.nodes)
     above = np.append(np.cumsum(rule.weights[order][::-1])[::-1], 0.0)
     stairs = above[np.searchsorted(rule.nodes[order], places / scales[:, None], side="right")]
@@ -62,12 +70,18 @@ def _log_likelihood(ray: Sums, rule: Quadrature) -> float:
     found = []
     middle = float(np.median(scales))
     for distance in DISTANCES:
-        away = np.append(0.0, places) / (distance * middle)
+        away = np.append(0.0, places[1:]) / (distance * middle)
         share = np.diff(away / np.sqrt(1 + away**2))
-        spread = (rows * share) @ rows.T * size**2
-        found += [_marginal(variance * spread + np.diag(noise**2), free, data) for variance in VARIANCES]
-    best = max(found)
-    return best + float(np.log(np.mean(np.exp(np.array(found) - best))))
+        spread = (rows[:, 1:] * share) @ rows[:, 1:].T * size**2
+        tied = TIE * np.outer(rows[:, 0], rows[:, 0]) * size**2
+        for variance in VARIANCES:
+            smooth = variance * spread + np.diag(noise**2)
+            found += [_marginal(smooth, free, data), _marginal(smooth + variance * tied, free, data)]
+    values = np.array(found)
+    values[1::2, 0] -= np.log(RARE)
+    best = int(np.argmax(values[:, 0]))
+    total = values[best, 0] + np.log(np.mean(np.exp(values[:, 0] - values[best, 0])))
+    return float(total), float(values[best, 1])
 
 
 def kinks_misfit(
@@ -98,11 +112,12 @@ def kinks_misfit(
 
 def _marginal(
     covariance: Float64[np.ndarray, "m m"], free: Float64[np.ndarray, "m p"], data: Float64[np.ndarray, " m"]
-) -> float:
-    """The likelihood of data whose slope and offset may be anything."""
+) -> tuple[float, float]:
+    """The likelihood of data whose slope and offset may be anything, and their square per datum."""
     lower = np.linalg.cholesky(covariance + 1e-15 * np.diag(np.diag(covariance)))
     white = np.linalg.solve(lower, np.column_stack([data, free]))
     triangle = np.linalg.qr(white[:, 1:])
     left = white[:, 0] - triangle[0] @ (triangle[0].T @ white[:, 0])
     logs = np.log(np.diag(lower)).sum() + np.log(np.abs(np.diag(triangle[1]))).sum()
-    return float(-0.5 * left @ left - logs)
+    square = float(left @ left)
+    return -0.5 * square - float(logs), square / len(data)

@@ -17,7 +17,7 @@ REACH, REACH_DRIFTING = 5.0, 2.5
 TIED, TIED_FLOOR = 2e-2, 3e-3
 CANDIDATES, PROMISING = 40, 250
 # What the second-best pattern must miss more than the best, and what the best may miss, in units of the noise.
-MARGIN, WORST = 25.0, 3.0
+MARGIN, WORST = 45.0, 3.0
 
 
 @dataclass(frozen=True, eq=False)

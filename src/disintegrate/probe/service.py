@@ -29,10 +29,12 @@ RESERVE = 10
 WIDE = 400
 PATCH = 10
 # How much likelier, as a logarithm, the best rule must be than any other.
-SURE = 9.0
+SURE = 14.0
+# How far answers may lie outside what the likeliest rule makes, in squares of their spread per answer.
+OUTSIDE = 3.0
 MIDDLE, OUTER = (0.5, 0.9, 1.0, 1.1, 2.5), (0.7, 1.4, 1.6, 3.0, 8.0)
 # Behind a softmax the output must be seen to saturate.
-RISING, SATURATED = (1.0, 2.0, 3.0, 4.5, 7.0), (1.5, 5.0, 10.0, 14.0, 20.0)
+RISING, SATURATED = (0.03, 0.1, 0.3, 1.0, 3.0), (0.06, 0.2, 5.0, 10.0, 20.0)
 FAR, FAR_FLOAT16 = (10000.0, 30000.0), (60.0, 160.0)
 NEAR = 1e-3
 FEW_STEPS = 2
@@ -84,7 +86,10 @@ def probe(
         explainer, inputs.shape[1:], np.dtype(dtype or inputs.dtype), budget, progress.task("probe: queries", budget)
     )
     flat = inputs.reshape(len(inputs), -1).astype(np.float64)
-    points = {"zero": np.zeros(flat.shape[1]), "mean of the inputs": inputs.mean(0, dtype=inputs.dtype).ravel().astype(np.float64)}
+    points = {
+        "zero": np.zeros(flat.shape[1]),
+        "mean of the inputs": inputs.mean(0, dtype=inputs.dtype).ravel().astype(np.float64),
+    }
     points |= {name: np.asarray(point, np.float64).ravel() for name, point in (candidates or {}).items()}
     return _Session(asker, flat, targets, points, np.random.default_rng(seed)).run()
 
@@ -251,7 +256,7 @@ class _Session:
         # behind a softmax the gradient drifts before the first kink: only a jump that is larger counts
         ray.blur = 2e-3 if len(drifts) > 1 else 0.0
         verdict = explore(ray, drifts, RESERVE)
-        if len(ray.scales) > 1 and ray.differ(0, int(np.argmin(ray.scales))):
+        if len(ray.scales) > 1 and ray.differ(int(np.argmax(ray.scales)), int(np.argmin(ray.scales))):
             self._steps_ignored()
         self._found(rules=Finding(None, verdict.evidence))
         if verdict.decided:
@@ -297,6 +302,8 @@ class _Session:
                 return direction
         else:
             self._found(output=Finding(None, f"outputs lie in [0, 1], but {len(outputs)} of them sum to {total:.6g}"))
+        if not outputs:
+            return direction
         matrix = np.array(gradients)
         self.target = int(np.argmax(np.linalg.norm(matrix, axis=1)))
         moving = direction != 0
@@ -322,6 +329,7 @@ class _Session:
         if self._open(score) and self.result.baseline_override.value is Override.HONOURED and self.asker.left > 1:
             score = score + self._by_mirror(origin, groups)
             evidence += "; the same ray from both ends says whether it is symmetric"
+        few = FEW_STEPS if self.result.steps_override.value is Override.HONOURED else None
         rays: list[Ray] = []
         if self._open(score) and verdict.drift == (0, 0.0) and not self._in_unit_range():
             score = score + self._by_kinks(near, verdict, groups, fits)
@@ -332,14 +340,20 @@ class _Session:
             room = self.asker.left
             if not self._open(score) or room < 3:
                 break
-            ray = Ray(self.asker, origin, self._ahead(origin, number), self.target)
+            ray = Ray(self.asker, origin, self._ahead(origin, number), self.target, few)
             far = FAR_FLOAT16 if self.asker.coarse else FAR
             ray.ask(np.array([NEAR, *far, *scales][:room] if number < 2 else scales[:room]))
             if number < 2 and len(ray.scales) > 3 and ray.differ(1, 2):
                 ray.forget(2)
             rays.append(ray)
-            asked = [rule_named(group[0][0])(group[0][1]) for group in groups]
-            score = start + log_likelihoods([_sums(ray) for ray in rays], asked)
+            asked = [[rule_named(rule)(few or steps) for rule, steps in group] for group in groups]
+            sums = [_sums(ray) for ray in rays]
+            likely = [log_likelihoods(sums, members) for members in asked]
+            score = start + np.array([found[0].max() for found in likely])
+            likeliest = likely[int(np.argmax(score))]
+            if likeliest[1][int(np.argmax(likeliest[0]))] > OUTSIDE:
+                # not even the likeliest rule makes such answers: then their likelihoods say nothing
+                score = np.zeros(len(groups))
             evidence += f"; the sums of {len(ray.scales)} scales far out were weighed against the outputs"
         best = int(np.argmax(score))
         if self._open(score):
@@ -368,9 +382,10 @@ class _Session:
         answers = np.concatenate([own[rows], other])
         noise = np.concatenate([own_noise[rows], other_noise])
         noise = np.hypot(noise, verdict.drift[1] * np.sqrt((answers**2).mean(0)))
-        score = []
-        for group, fit in zip(groups, fits, strict=True):
-            rule, steps = group[0]
+        score = np.full(len(groups), np.inf)
+        # rules that share nodes with their own number need not share them with two: each counts for its group
+        for index, rule, steps in ((i, *member) for i, group in enumerate(groups) for member in group):
+            fit = fits[index]
             both = (rule_named(rule)(steps), rule_named(rule)(FEW_STEPS))
             kinks = fit.kinks * both[0].nodes.max()
             columns = [
@@ -383,8 +398,8 @@ class _Session:
             left = np.linalg.lstsq(design * weight[:, None], answers * weight[:, None], rcond=1e-10)[0]
             per = noise / np.sqrt((noise**2).mean(1))[:, None]
             gap = (answers - design @ left) * weight[:, None] / np.sqrt((per**2).mean(0)).clip(1e-300)
-            score.append(float((gap**2).sum()))
-        worst = np.array(score)
+            score[index] = min(score[index], float((gap**2).sum()))
+        worst = score
         blur = max(float(worst.min()) / answers.size, 1.0)
         found: Float64[np.ndarray, " g"] = -(worst - worst.min()) / (2 * blur)
         return found if blur < 10 else np.zeros(len(groups))
