@@ -14,12 +14,12 @@ def test_the_public_names_are_these() -> None:
         "BadAnswer", "Capabilities", "Cost", "DamagedFile", "Deaf", "DisintegrateError", "DistanceSummary",
         "Exactness", "Explainer", "Explanation", "InvalidValue", "LocalExplainer", "LogitDifference",
         "LogitGradients", "Measure", "Misuse", "Noise", "NotPermitted", "Output", "PRESETS", "Plan", "Preset",
-        "Proposal", "Quadrature", "Query", "RULES", "Recording", "Recovery", "Remembering", "Request", "Rule",
-        "Term", "UnknownName", "UnwritableOutput", "Walk", "Way", "Wire", "Wired", "baseline_window", "bias_free",
-        "carry_out", "distance", "estimate", "gauss_legendre", "integrated_gradients", "krige", "midpoint",
-        "noise_of", "nudged", "predicted_distance", "propose", "recover", "recover_logits", "riemann_left",
-        "riemann_right", "rule_named", "shared_piece", "single_step", "single_step_beyond", "step_count",
-        "summarise", "trapezoid", "vanilla_gradient",
+        "ProbeResult", "Proposal", "Quadrature", "Query", "RULES", "Recording", "Recovery", "Remembering",
+        "Request", "Rule", "Term", "UnknownName", "UnwritableOutput", "Walk", "Way", "Wire", "Wired",
+        "baseline_window", "bias_free", "carry_out", "distance", "estimate", "gauss_legendre",
+        "integrated_gradients", "krige", "midpoint", "noise_of", "nudged", "predicted_distance", "probe",
+        "propose", "recover", "recover_logits", "riemann_left", "riemann_right", "rule_named", "shared_piece",
+        "single_step", "single_step_beyond", "step_count", "summarise", "trapezoid", "vanilla_gradient",
     ]  # fmt: skip
 
 

@@ -31,6 +31,7 @@ from .noise import Noise, noise_of
 from .nudge import nudged
 from .plan import Cost, Plan, Query, Term
 from .planner import Proposal, Way, propose
+from .probe import ProbeResult, probe
 from .quadrature import (
     Quadrature,
     Rule,
@@ -69,6 +70,7 @@ __all__ = [
     "Output",
     "Plan",
     "Preset",
+    "ProbeResult",
     "Proposal",
     "Quadrature",
     "Query",
@@ -96,6 +98,7 @@ __all__ = [
     "noise_of",
     "nudged",
     "predicted_distance",
+    "probe",
     "propose",
     "recover",
     "recover_logits",

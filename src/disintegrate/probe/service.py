@@ -1,0 +1,542 @@
+"""The probe: few questions, one after the other, until what stands behind an explainer is known."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Float64, Int
+
+from disintegrate.errors import DisintegrateError, InvalidValue, NotPermitted
+from disintegrate.explainers.protocol import Explainer, Output
+from disintegrate.probe import baseline as baselines
+from disintegrate.probe.asking import Asker, Spent
+from disintegrate.probe.completeness import Sums, kinks_misfit, log_likelihoods
+from disintegrate.probe.ray import Origin, Ray, Verdict, explore
+from disintegrate.probe.result import Baseline, Finding, NamedRule, Override, ProbeResult
+from disintegrate.probe.staircase import Fit
+from disintegrate.progress import SILENT, Progress
+from disintegrate.quadrature import Quadrature
+from disintegrate.rules import rule_named
+
+FEWEST_QUERIES = 8
+# Queries kept for telling apart the rules that attributions alone cannot.
+RESERVE = 10
+# Largest input that is made of neighbouring coordinates only: fewer kinks, and digits enough.
+WIDE = 400
+PATCH = 10
+# How much likelier, as a logarithm, the best rule must be than any other.
+SURE = 14.0
+# How far answers may lie outside what the likeliest rule makes, in squares of their spread per answer.
+OUTSIDE = 3.0
+MIDDLE, OUTER = (0.5, 0.9, 1.0, 1.1, 2.5), (0.7, 1.4, 1.6, 3.0, 8.0)
+# Behind a softmax the output must be seen to saturate.
+RISING, SATURATED = (0.03, 0.1, 0.3, 1.0, 3.0), (0.06, 0.2, 5.0, 10.0, 20.0)
+FAR, FAR_FLOAT16 = (10000.0, 30000.0), (60.0, 160.0)
+NEAR = 1e-3
+FEW_STEPS = 2
+NOT_ASKED = "the budget did not reach so far"
+
+
+def probe(
+    explainer: Explainer,
+    inputs: Float[np.ndarray, "n *shape"],
+    targets: Int[np.ndarray, " n"],
+    *,
+    budget: int = 60,
+    candidates: Mapping[str, Float[np.ndarray, "*shape"]] | None = None,
+    dtype: str | None = None,
+    seed: int = 0,
+    progress: Progress = SILENT,
+) -> ProbeResult:
+    """Find out what stands behind an explainer: rule, steps, baseline, outputs, digits, and what callers may set.
+
+    It reads nothing of the explainer's capabilities and asks at most `budget` queries; each row of a request is one.
+    What the answers do not settle is None in the result, with the reason.
+
+    Args:
+        explainer: the service.
+        inputs: a few typical inputs; they set the scale of what is asked.
+        targets: an output for each that the service is known to have.
+        budget: the most queries to spend.
+        candidates: points that may be the service's baseline, by name, beside zero and the mean of the inputs.
+        dtype: the type in which points are sent; None for that of the inputs.
+        seed: for the directions that are drawn.
+        progress: where to show the queries spent.
+
+    Raises:
+        InvalidValue: inputs, targets or candidates that do not match, or a budget below 8.
+        BadAnswer: the service answers what cannot be explanations.
+
+    Example:
+        >>> import torch
+        >>> from disintegrate import Capabilities, LocalExplainer
+        >>> model = torch.nn.Sequential(torch.nn.Linear(20, 30), torch.nn.ReLU(), torch.nn.Linear(30, 4))
+        >>> service = LocalExplainer(model, Capabilities(rule="midpoint", default_steps=12))
+        >>> x = np.random.default_rng(0).normal(size=(2, 20)).astype(np.float32)
+        >>> found = probe(service, x, np.array([0, 1]))
+        >>> NamedRule("midpoint", 12) in found.rules.value and found.queries <= 60
+        True
+    """
+    _check(inputs, targets, budget, candidates)
+    asker = Asker(
+        explainer, inputs.shape[1:], np.dtype(dtype or inputs.dtype), budget, progress.task("probe: queries", budget)
+    )
+    flat = inputs.reshape(len(inputs), -1).astype(np.float64)
+    points = {
+        "zero": np.zeros(flat.shape[1]),
+        "mean of the inputs": inputs.mean(0, dtype=inputs.dtype).ravel().astype(np.float64),
+    }
+    points |= {name: np.asarray(point, np.float64).ravel() for name, point in (candidates or {}).items()}
+    return _Session(asker, flat, targets, points, np.random.default_rng(seed)).run()
+
+
+class _Session:
+    """One probe under way: findings so far, unknown until a step of it is through."""
+
+    def __init__(
+        self,
+        asker: Asker,
+        inputs: Float64[np.ndarray, "n d"],
+        targets: Int[np.ndarray, " n"],
+        candidates: Mapping[str, Float64[np.ndarray, " d"]],
+        generator: np.random.Generator,
+    ) -> None:
+        self.asker = asker
+        self.inputs = inputs
+        self.target = int(targets[0])
+        self.candidates = candidates
+        self.generator = generator
+        self.spread = float(inputs.std()) or float(np.abs(inputs).max()) or 1.0
+        unknown: Finding[Any] = Finding(None, NOT_ASKED)
+        self.result = ProbeResult(
+            rules=unknown, baseline=unknown, output=unknown, wire=unknown, deterministic=unknown,
+            steps_override=unknown, baseline_override=unknown, values=unknown, queries=0,
+        )  # fmt: skip
+
+    def run(self) -> ProbeResult:
+        """All steps in order; the budget may end in any of them."""
+        try:
+            self._repeat()
+            self._baseline_override()
+            self._steps_override()
+            origin = self._baseline()
+            if origin is not None:
+                self._rule(origin)
+        except Spent:
+            pass
+        except NotPermitted as refusal:
+            self.asker.refused = True
+            if self.result.rules.value is None:
+                self._found(rules=Finding(None, f"the service refused a point: {refusal.problem}"))
+        self._digits()
+        self._outputs_seen()
+        self._values()
+        return replace(self.result, queries=self.asker.spent)
+
+    def _found(self, **findings: object) -> None:
+        self.result = replace(self.result, **findings)  # type: ignore[arg-type]
+
+    def _repeat(self) -> None:
+        twice = [self.asker.ask(self.inputs[:1], self.target) for _ in range(2)]
+        self.first = twice[0]
+        gap = twice[1].attribution - twice[0].attribution
+        same = not gap.any() and bool((twice[0].output == twice[1].output).all())
+        if not same:
+            self.asker.noise = float(np.sqrt((gap**2).mean() / 2))
+        evidence = "the same question twice got the same answer" if same else "the same question got two answers"
+        self._found(deterministic=Finding(same, evidence))
+        self.asker.learn_wire()
+
+    def _same(self, attribution: Float64[np.ndarray, " d"]) -> bool:
+        gap = np.abs(attribution - self.first.attribution[0])
+        return bool((gap <= 6 * self.asker.noise).all())
+
+    def _baseline_override(self) -> None:
+        try:
+            answer = self.asker.ask(self.inputs[:1], self.target, origin=self.inputs[0])
+        except NotPermitted as refusal:
+            self._found(baseline_override=Finding(Override.REFUSED, f"a baseline got: {refusal.problem}"))
+            return
+        size = np.abs(answer.attribution).max()
+        if not self.first.attribution.any():
+            finding = Finding[Override](None, "attributions are 0 with the service's own baseline too")
+        elif size <= 6 * self.asker.noise:
+            finding = Finding(Override.HONOURED, "an input that is its own baseline got attributions of 0")
+        elif self._same(answer.attribution[0]):
+            finding = Finding(Override.IGNORED, "an input that is its own baseline got the answer without a baseline")
+        else:
+            finding = Finding(None, "an input that is its own baseline got neither 0 nor the usual answer")
+        self._found(baseline_override=finding)
+
+    def _steps_override(self) -> None:
+        answers: dict[int, Float64[np.ndarray, " d"]] = {}
+        refused: list[int] = []
+        for steps in (3, 7, 50):
+            if len(answers) == 2 or (steps == 50 and answers):
+                break
+            try:
+                answers[steps] = self.asker.ask(self.inputs[:1], self.target, steps=steps).attribution[0]
+            except NotPermitted:
+                refused.append(steps)
+                continue
+            if not self._same(answers[steps]):
+                self._found(
+                    steps_override=Finding(Override.HONOURED, f"{steps} steps got another answer than no number")
+                )
+                return
+        if not answers:
+            self._found(steps_override=Finding(Override.REFUSED, f"steps {refused} were refused"))
+        elif len(answers) == 2 and self.first.attribution.any():
+            # holds only if the gradient changes along the ray: see _rule
+            self._found(steps_override=Finding(None, f"steps {list(answers)} got the answer without a number"))
+
+    def _baseline(self) -> Origin | None:
+        found = baselines.candidate(self.asker, self.target, self.candidates)
+        if found is not None and not self.first.attribution.any():
+            found = None
+        if found is None:
+            self.asker.learn_wire()
+            looks = self._in_unit_range()
+            found = baselines.solve(self.asker, self.target, self.spread, looks, self.generator)
+        if found is None:
+            self._found(baseline=Finding(None, "the answers did not vanish anywhere that was asked"))
+            if self.result.baseline_override.value is Override.HONOURED:
+                zero = np.zeros(self.inputs.shape[1])
+                return Origin(zero, zero, zero)
+            return None
+        name, point = found.name or "another", found.point
+        evidence = f"all attributions are 0 at {name}"
+        if found.name is None:
+            known = np.isfinite(found.error)
+            evidence = (
+                f"attributions vanish at a point known to {np.median(found.error[known]):.1g} "
+                f"in {known.sum()} of {known.size} coordinates"
+            )
+        shape = self.asker.shape
+        self._found(baseline=Finding(Baseline(name, point.reshape(shape), found.error.reshape(shape)), evidence))
+        return Origin(point, found.error)
+
+    def _values(self) -> None:
+        low, high = self.asker.taken
+        refused = "; a value further out was refused" if self.asker.refused else "; none was refused"
+        if low <= high:
+            self._found(values=Finding((low, high), f"coordinates from {low:.4g} to {high:.4g} were taken{refused}"))
+
+    def _in_unit_range(self) -> bool:
+        outputs = np.array(self.asker.outputs)
+        return bool(((outputs >= -1e-6) & (outputs <= 1 + 1e-3)).all())
+
+    def _direction(self) -> Float64[np.ndarray, " d"]:
+        shape = self.asker.shape
+        mask = np.ones(shape)
+        if mask.size >= WIDE:
+            mask[...] = 0
+            if len(shape) >= 2 and min(shape[-2:]) > PATCH:
+                top, left = (shape[-2] - PATCH) // 2, (shape[-1] - PATCH) // 2
+                mask[..., top : top + PATCH, left : left + PATCH] = 1
+            else:
+                mask.ravel()[: PATCH * PATCH] = 1
+        size = mask.size
+        signs = self.generator.choice((-1.0, 1.0), size) * self.generator.uniform(0.5, 1.5, size)
+        return signs * self.spread * mask.ravel()
+
+    def _rule(self, origin: Origin) -> None:
+        direction = self._direction()
+        drifts: tuple[tuple[int, float], ...] = ((0, 0.0),)
+        if self._in_unit_range():
+            direction = self._across_classes(origin, direction)
+            drifts = ((0, 0.0), (2, 5e-5), (2, 1e-3))
+        elif self.asker.outputs:
+            self._found(output=Finding(Output.LOGITS, "outputs lie outside [0, 1]"))
+        ray = Ray(self.asker, origin, direction, self.target)
+        # behind a softmax the gradient drifts before the first kink: only a jump that is larger counts
+        ray.blur = 2e-3 if len(drifts) > 1 else 0.0
+        verdict = explore(ray, drifts, RESERVE)
+        if len(ray.scales) > 1 and ray.differ(int(np.argmax(ray.scales)), int(np.argmin(ray.scales))):
+            self._steps_ignored()
+        self._found(rules=Finding(None, verdict.evidence))
+        if verdict.decided:
+            self._choose(origin, ray, verdict)
+
+    def _steps_ignored(self) -> None:
+        if self.result.steps_override.value is None and self.result.steps_override.evidence != NOT_ASKED:
+            evidence = self.result.steps_override.evidence + ", and the gradient changes along rays"
+            self._found(steps_override=Finding(Override.IGNORED, evidence))
+
+    def _across_classes(self, origin: Origin, direction: Float64[np.ndarray, " d"]) -> Float64[np.ndarray, " d"]:
+        """Ask all outputs close to the baseline: do they sum to 1, and which direction changes none of them?"""
+        coarse = self.asker.coarse
+        near = self.asker.sent((origin.point + (1e-2 if coarse else 1e-3) * direction)[None])
+        outputs: list[float] = []
+        gradients: list[Float64[np.ndarray, " d"]] = []
+        ended = False
+        while self.asker.left > 24:
+            try:
+                answer = self.asker.ask(near, len(outputs), origin=origin.named)
+            except Spent:
+                raise
+            except DisintegrateError:
+                ended = True
+                break
+            moved = near[0] - origin.point
+            seen = (moved != 0) & (origin.error < 0.02 * np.abs(moved))
+            gradients.append(np.where(seen, answer.attribution[0], 0) / np.where(seen, moved, 1))
+            outputs.append(float(answer.output[0]))
+        total = sum(outputs)
+        slack = float(np.sqrt((self.asker.deviation(np.array(outputs)) ** 2).sum())) * 5 + 1e-6
+        if not self._in_unit_range():
+            self._found(output=Finding(Output.LOGITS, "outputs lie outside [0, 1]"))
+            return direction
+        if ended and len(outputs) > 1:
+            if abs(total - 1) <= slack:
+                evidence = f"all outputs lie in [0, 1], and the {len(outputs)} of one input sum to {total:.6g}"
+                self._found(output=Finding(Output.PROBABILITIES, evidence))
+            else:
+                self._found(
+                    output=Finding(Output.LOGITS, f"the {len(outputs)} outputs of one input sum to {total:.6g}")
+                )
+                return direction
+        else:
+            self._found(output=Finding(None, f"outputs lie in [0, 1], but {len(outputs)} of them sum to {total:.6g}"))
+        if not outputs:
+            return direction
+        matrix = np.array(gradients)
+        self.target = int(np.argmax(np.linalg.norm(matrix, axis=1)))
+        moving = direction != 0
+        matrix = matrix[:, moving]
+        across = np.zeros(direction.size)
+        if matrix.shape[1] > len(matrix):
+            basis = np.linalg.svd(matrix / np.linalg.norm(matrix, axis=1, keepdims=True), full_matrices=False)[2]
+            basis = basis[: len(matrix) - 1] if ended else basis
+            across[moving] = direction[moving] - basis.T @ (basis @ direction[moving])
+            return across
+        return direction
+
+    def _choose(self, origin: Origin, near: Ray, verdict: Verdict) -> None:
+        """Tell apart the rules that share a pattern by mass, the node at 0 and the end of the last interval."""
+        groups = _groups([member for fit in verdict.fits for member in fit.pattern.members])
+        fits = [next(fit for fit in verdict.fits if group[0] in fit.pattern.members) for group in groups]
+        cost = np.array([fit.cost for fit in fits])
+        score = -(cost - cost.min()) / (2 * verdict.scale)
+        evidence = verdict.evidence
+        if len(groups) > 1 and self.result.steps_override.value is Override.HONOURED and self.asker.left >= 3:
+            score = score + self._by_few_steps(near, verdict, groups, fits)
+            evidence += "; answers with few steps tell its like apart"
+        if self._open(score) and self.result.baseline_override.value is Override.HONOURED and self.asker.left > 1:
+            score = score + self._by_mirror(origin, groups)
+            evidence += "; the same ray from both ends says whether it is symmetric"
+        few = FEW_STEPS if self.result.steps_override.value is Override.HONOURED else None
+        rays: list[Ray] = []
+        if self._open(score) and verdict.drift == (0, 0.0) and not self._in_unit_range():
+            score = score + self._by_kinks(near, verdict, groups, fits)
+            evidence += "; the places of its kinks in the outputs were weighed too"
+        start = score
+        wanted = (RISING, SATURATED) if self._in_unit_range() else (MIDDLE, OUTER)
+        for number, scales in enumerate(2 * wanted):
+            room = self.asker.left
+            if not self._open(score) or room < 3:
+                break
+            ray = Ray(self.asker, origin, self._ahead(origin, number), self.target, few)
+            far = FAR_FLOAT16 if self.asker.coarse else FAR
+            ray.ask(np.array([NEAR, *far, *scales][:room] if number < 2 else scales[:room]))
+            if number < 2 and len(ray.scales) > 3 and ray.differ(1, 2):
+                ray.forget(2)
+            rays.append(ray)
+            asked = [[rule_named(rule)(few or steps) for rule, steps in group] for group in groups]
+            sums = [_sums(ray) for ray in rays]
+            likely = [log_likelihoods(sums, members) for members in asked]
+            score = start + np.array([found[0].max() for found in likely])
+            likeliest = likely[int(np.argmax(score))]
+            if likeliest[1][int(np.argmax(likeliest[0]))] > OUTSIDE:
+                # not even the likeliest rule makes such answers: then their likelihoods say nothing
+                score = np.zeros(len(groups))
+            evidence += f"; the sums of {len(ray.scales)} scales far out were weighed against the outputs"
+        best = int(np.argmax(score))
+        if self._open(score):
+            close = np.flatnonzero(score[best] - score <= SURE)
+            alike = ", ".join(f"{groups[i][0][0]}({groups[i][0][1]})" for i in close[:4])
+            self._found(rules=Finding(None, f"{evidence}; they fit {alike} alike"))
+            return
+        self._found(rules=Finding(tuple(NamedRule(*member) for member in groups[best]), evidence))
+
+    @staticmethod
+    def _open(score: Float64[np.ndarray, " g"]) -> bool:
+        return len(score) > 1 and bool(np.sort(score)[-1] - np.sort(score)[-2] <= SURE)
+
+    def _by_few_steps(
+        self, near: Ray, verdict: Verdict, groups: list[list[tuple[str, int]]], fits: list[Fit]
+    ) -> Float64[np.ndarray, " g"]:
+        """How well each rule explains answers with two steps by the kinks that it sees with its own number."""
+        few = Ray(self.asker, near.origin, near.direction, near.target, FEW_STEPS)
+        few.ask([1.35 * verdict.first, min(2.4 * verdict.first, verdict.cap), verdict.cap])
+        rows = np.array(near.scales) <= verdict.cap * (1 + 1e-9)
+        scales = np.concatenate([np.array(near.scales)[rows], few.scales])
+        own, own_noise = near.divided()
+        other, other_noise = few.divided()
+        if own.shape[1] != other.shape[1]:
+            return np.zeros(len(groups))
+        answers = np.concatenate([own[rows], other])
+        noise = np.concatenate([own_noise[rows], other_noise])
+        noise = np.hypot(noise, verdict.drift[1] * np.sqrt((answers**2).mean(0)))
+        score = np.full(len(groups), np.inf)
+        # rules that share nodes with their own number need not share them with two: each counts for its group
+        for index, rule, steps in ((i, *member) for i, group in enumerate(groups) for member in group):
+            fit = fits[index]
+            both = (rule_named(rule)(steps), rule_named(rule)(FEW_STEPS))
+            kinks = fit.kinks * both[0].nodes.max()
+            columns = [
+                _predicted(both[late], scale, kinks, verdict.drift[0])
+                for scale, late in zip(scales, [0] * int(rows.sum()) + [1] * len(few.scales), strict=True)
+            ]
+            design = np.array(columns)
+            design = design / np.linalg.norm(design, axis=0).clip(1e-300)
+            weight = 1 / np.sqrt((noise**2).mean(1))
+            left = np.linalg.lstsq(design * weight[:, None], answers * weight[:, None], rcond=1e-10)[0]
+            per = noise / np.sqrt((noise**2).mean(1))[:, None]
+            gap = (answers - design @ left) * weight[:, None] / np.sqrt((per**2).mean(0)).clip(1e-300)
+            score[index] = min(score[index], float((gap**2).sum()))
+        worst = score
+        blur = max(float(worst.min()) / answers.size, 1.0)
+        found: Float64[np.ndarray, " g"] = -(worst - worst.min()) / (2 * blur)
+        return found if blur < 10 else np.zeros(len(groups))
+
+    def _by_kinks(
+        self, near: Ray, verdict: Verdict, groups: list[list[tuple[str, int]]], fits: list[Fit]
+    ) -> Float64[np.ndarray, " g"]:
+        """How well each rule explains the outputs by the kinks that its staircases have."""
+        sums = _sums(near)
+        kept = sums.scales <= verdict.cap * (1 + 1e-9)
+        sums = Sums(*(getattr(sums, field.name)[kept] for field in dataclasses.fields(sums)))
+        left = []
+        for group, fit in zip(groups, fits, strict=True):
+            rule = rule_named(group[0][0])(group[0][1])
+            far = float(rule.nodes.max())
+            left.append(kinks_misfit(sums, rule, fit.kinks * far, fit.widths * far))
+        freedom = max(2 * len(sums.scales) - 2 - len(fits[0].kinks), 1)
+        blur = max(min(left) / freedom, 1.0)
+        # where no rule explains them, some kink is not what it seems
+        return (min(left) - np.array(left)) / (2 * blur) if blur < 4 else np.zeros(len(groups))
+
+    def _by_mirror(self, origin: Origin, groups: list[list[tuple[str, int]]]) -> Float64[np.ndarray, " g"]:
+        symmetric = self._mirrored(origin)
+        if symmetric is None:
+            return np.zeros(len(groups))
+        kinds = np.array([_symmetric(rule_named(group[0][0])(group[0][1])) for group in groups])
+        # a symmetric rule cannot answer otherwise; an asymmetric one of many steps may look symmetric
+        return np.where(kinds != symmetric, -SURE / 2 if symmetric else -2 * SURE, 0.0)
+
+    def _mirrored(self, origin: Origin) -> bool | None:
+        """Whether a ray asked from both ends answers the same: whether nodes and weights are symmetric.
+
+        Only where a baseline may be sent; None where the gradient does not change enough along the ray to tell.
+        """
+        far = self.asker.sent((origin.point + self._ahead(origin, 0))[None])[0]
+        near = self.asker.sent(origin.point[None])[0]
+        moved = far - near
+        seen = moved != 0
+        there = self.asker.ask(far[None], self.target, origin=near).attribution[0][seen]
+        back = -self.asker.ask(near[None], self.target, origin=far).attribution[0][seen]
+        noise = np.hypot(self.asker.deviation(there), self.asker.deviation(back)) + 5e-7 * np.sqrt((there**2).mean())
+        gap = ((there - back) / noise) ** 2
+        if gap.mean() > 4 + 12 * np.sqrt(2 / gap.size):
+            return False
+        return True if gap.mean() < 2 + 6 * np.sqrt(2 / gap.size) else None
+
+    def _ahead(self, origin: Origin, number: int) -> Float64[np.ndarray, " d"]:
+        """A ray through an input, or through one mirrored at the baseline."""
+        if number < len(self.inputs):
+            ahead = self.inputs[number] - origin.point
+            if np.abs(ahead).max() > 1e-3 * self.spread:
+                return np.where(np.isfinite(origin.error), ahead, 0.0)
+        signs = self.generator.choice((-1.0, 1.0), origin.point.size)
+        return np.where(np.isfinite(origin.error), signs * self.spread, 0.0)
+
+    def _digits(self) -> None:
+        self.asker.learn_wire()
+        wire = self.asker.wire
+        if wire is None:
+            self._found(wire=Finding(None, f"{len(self.asker.sample())} numbers do not say in which digits they come"))
+            return
+        steady = self.result.deterministic.value is not False
+        found = wire if steady else replace(wire, noise=self.asker.noise, deterministic=False)
+        self._found(wire=Finding(found, f"{len(self.asker.sample())} numbers stay as they are under {found}"))
+
+    def _outputs_seen(self) -> None:
+        if self.result.output.value is None and self.asker.outputs and not self._in_unit_range():
+            self._found(output=Finding(Output.LOGITS, "outputs lie outside [0, 1]"))
+
+
+def _sums(ray: Ray) -> Sums:
+    total, spread = ray.totals()
+    output = np.array(ray.outputs)
+    fine = np.isfinite(total) & np.isfinite(output)
+    deviation = ray.asker.deviation(output) + 3e-7 * np.abs(output)
+    return Sums(np.array(ray.scales)[fine], total[fine], spread[fine], output[fine], deviation[fine])
+
+
+def _predicted(rule: Quadrature, scale: float, kinks: Float64[np.ndarray, " k"], drift: int) -> list[float]:
+    """What a rule makes of a constant, a drift, and kinks, at one scale."""
+    smooth = [float(rule.weights @ (scale * rule.nodes) ** power) for power in range(drift + 1)]
+    return smooth + [float(rule.weights[scale * rule.nodes > kink].sum()) for kink in kinks]
+
+
+def _symmetric(rule: Quadrature) -> bool:
+    order = np.argsort(rule.nodes)
+    nodes, weights = rule.nodes[order], rule.weights[order]
+    return bool(np.allclose(nodes, 1 - nodes[::-1], atol=1e-6) and np.allclose(weights, weights[::-1], atol=1e-6))
+
+
+def _groups(members: list[tuple[str, int]]) -> list[list[tuple[str, int]]]:
+    """Members whose nodes and weights agree to 1e-6, together."""
+    groups: list[list[tuple[str, int]]] = []
+    heads: list[Quadrature] = []
+    for rule, steps in members:
+        found = rule_named(rule)(steps)
+        for group, head in zip(groups, heads, strict=True):
+            if head.steps == found.steps and bool(
+                np.allclose(head.nodes, found.nodes, atol=1e-6) and np.allclose(head.weights, found.weights, atol=1e-6)
+            ):
+                group.append((rule, steps))
+                break
+        else:
+            groups.append([(rule, steps)])
+            heads.append(found)
+    return groups
+
+
+def _check(
+    inputs: Float[np.ndarray, "n *shape"],
+    targets: Int[np.ndarray, " n"],
+    budget: int,
+    candidates: Mapping[str, Float[np.ndarray, "*shape"]] | None,
+) -> None:
+    named: tuple[tuple[str, object], ...] = (("inputs", inputs), ("targets", targets))
+    for name, given in named:
+        if not isinstance(given, np.ndarray):
+            got = type(given).__name__
+            raise InvalidValue(f"The {name} must be a numpy array.", got=got, instead=f"Use np.asarray({name}).")
+    if inputs.ndim < 2 or len(inputs) == 0 or targets.shape != inputs.shape[:1]:
+        raise InvalidValue(
+            "Inputs need a batch dimension, and one target each.",
+            got=f"inputs {inputs.shape}, targets {targets.shape}",
+            instead="Give inputs of shape [n, ...] and n targets.",
+        )
+    if not np.issubdtype(inputs.dtype, np.floating) or not np.isfinite(inputs).all():
+        raise InvalidValue("Inputs must be finite numbers.", got=inputs.dtype, instead="Use float32 without NaN.")
+    if not np.issubdtype(targets.dtype, np.integer):
+        raise InvalidValue("Targets are indices of outputs.", got=targets.dtype, instead="Use targets.astype(int).")
+    if isinstance(budget, bool) or budget != int(budget) or budget < FEWEST_QUERIES:
+        raise InvalidValue(
+            f"The budget must be a whole number of at least {FEWEST_QUERIES}.", got=budget, instead="Use 60."
+        )
+    for name, point in (candidates or {}).items():
+        if np.shape(point) != inputs.shape[1:]:
+            raise InvalidValue(
+                f"The baseline {name} must have the shape of one input.",
+                got=np.shape(point),
+                instead=f"Give an array of shape {inputs.shape[1:]}.",
+            )
