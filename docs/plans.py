@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-import numpy as np
 from matplotlib.figure import Figure
 
 from disintegrate import Noise, Walk, baseline_window, bias_free, krige, rule_named, shared_piece, step_count
 from disintegrate.exact import cascade
 from disintegrate.paper.figures import STYLE
 from disintegrate.quadrature import gauss_legendre, riemann_right
+from disintegrate.report.estimates import calibration_svg, load_calibration
 from disintegrate.report.findings import number
 from disintegrate.scales import choose_queries, pool_of
 
@@ -179,27 +179,6 @@ def measures_figure() -> Figure:
     return figure
 
 
-def calibration_figure(record: Record) -> Figure:
-    """Actual against predicted error."""
-    figure = Figure(figsize=(6.4, 4.6), layout="constrained")
-    axes = figure.subplots()
-    for marker, network in zip("osD", dict.fromkeys(case["network"] for case in record["cases"]), strict=False):
-        for colour, way in zip(
-            ("C0", "C1", "C2", "C3", "C4"), sorted({c["way"] for c in record["cases"]}), strict=False
-        ):
-            some = [case for case in record["cases"] if (case["network"], case["way"]) == (network, way)]
-            if some:
-                predicted, actual = ([max(case[key], 1e-9) for case in some] for key in ("predicted", "actual"))
-                label = f"{network}, {way.lower().replace('_', ' ')}"
-                axes.scatter(predicted, actual, s=9, marker=marker, color=colour, alpha=0.6, linewidths=0, label=label)
-    line = np.geomspace(1e-8, 1.5, 50)
-    axes.plot(line, line, color="black", linewidth=0.8)
-    axes.fill_between(line, line / 2, 2 * line, color="black", alpha=0.08, linewidth=0)
-    axes.set(xscale="log", yscale="log", xlabel="predicted distance", ylabel="actual distance (median over images)")
-    axes.legend(frameon=False, fontsize=7)
-    return figure
-
-
 BLOCKS: dict[str, tuple[str, str, Callable[[Record], str]]] = {
     "floor": ("theory.md", "floor.json", floor),
     "calibration": ("theory.md", "calibration.json", calibration),
@@ -229,7 +208,9 @@ def main() -> None:
         path.write_text(f"{before}{begin}\n{block(name)}\n{end}{rest.split(end)[1]}")
     with mpl.rc_context({**STYLE, "figure.facecolor": "white"}):
         save(measures_figure(), "measures.svg")
-        save(calibration_figure(json.loads((RESULTS / "calibration.json").read_text())), "calibration.svg")
+    study = load_calibration(RESULTS / "calibration.json")
+    if study is not None:
+        (DOCS / "calibration.svg").write_text(calibration_svg(study))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from disintegrate.paper.figures import draw
 from disintegrate.paper.records import Cell, Drawing, Evidence, Record, Run, claims, load_run
 from disintegrate.paper.saturation import Saturation, load_saturation
 from disintegrate.paper.ties import TiesStudy, load_ties
+from disintegrate.report.estimates import CalibrationStudy, FixedStudy, calibration_svg, load_calibration, load_fixed
 from disintegrate.report.findings import Finding, findings, number
 from disintegrate.report.saturation import saturation_section
 from disintegrate.report.ties import ties
@@ -28,9 +29,17 @@ TABLE_TITLES = {
 }
 
 
-def render(
-    run: Run, records: Sequence[Record], saturation: Saturation | None = None, study: TiesStudy | None = None
-) -> str:
+@dataclass(frozen=True)
+class Studies:
+    """Studies of a run's networks that the page shows beside its tables, as far as there are any."""
+
+    saturation: Saturation | None = None
+    ties: TiesStudy | None = None
+    fixed: FixedStudy | None = None
+    calibration: CalibrationStudy | None = None
+
+
+def render(run: Run, records: Sequence[Record], studies: Studies | None = None) -> str:
     """Draw the page of a reproduction from its records alone, and from studies of its networks."""
     environment = Environment(
         loader=PackageLoader("disintegrate.report"),
@@ -42,7 +51,9 @@ def render(
     environment.filters["figure"] = number
     found = [record for record in records if isinstance(record, Cell)]
     explained = findings(records)
-    section = saturation_section(saturation) if saturation else None
+    studies = studies or Studies()
+    section = saturation_section(studies.saturation) if studies.saturation else None
+    calibration = studies.calibration
     return environment.get_template("reproduction.html.j2").render(
         run=run,
         tables={table: rows_of(found, table) for table in TABLE_TITLES},
@@ -51,8 +62,11 @@ def render(
         claimed_accuracy=claims()["test_accuracy"],
         findings=explained,
         evidence={(finding.table, finding.network): evidence_for(finding, records) for finding in explained},
-        ties=ties(records, study),
-        ties_study=study,
+        ties=ties(records, studies.ties),
+        ties_study=studies.ties,
+        fixed=studies.fixed,
+        calibration=calibration,
+        calibration_drawing=Markup(calibration_svg(calibration)) if calibration else None,  # noqa: S704
         saturation=section,
         saturation_drawing=Markup(draw(section.drawing)) if section else None,  # noqa: S704
         drawings=[(record, Markup(draw(record))) for record in records if isinstance(record, Drawing)],  # noqa: S704
@@ -62,8 +76,7 @@ def render(
 def render_folder(folder: Path) -> Path:
     """Write the page of a finished run beside its records, and say where.
 
-    The studies of saturation and of ties, `../saturation.json` and `../ties.json`, are shown where they are about
-    networks of this run.
+    The studies beside the folder, such as `../saturation.json`, are shown where they are about networks of this run.
 
     Raises:
         UnknownName: the folder holds no finished run.
@@ -72,15 +85,23 @@ def render_folder(folder: Path) -> Path:
     """
     run, records = load_run(folder)
     path = folder / "index.html"
-    studies = folder.resolve().parent
-    saturation, study = load_saturation(studies / "saturation.json"), load_ties(studies / "ties.json")
     weights = {record.provenance.weights_sha256 for record in records if isinstance(record, Cell)}
-    if saturation and not weights & {row.weights_sha256 for row in saturation.rows}:
-        saturation = None
-    if study and not weights & {row.weights_sha256 for row in study.rows}:
-        study = None
-    write_atomically(path, render(run, records, saturation, study).encode())
+    write_atomically(path, render(run, records, _studies(folder.resolve().parent, weights)).encode())
     return path
+
+
+def _studies(folder: Path, weights: set[str]) -> Studies:
+    """The studies in a folder that are about networks with these weights; calibration goes with fixed services."""
+    saturation, study = load_saturation(folder / "saturation.json"), load_ties(folder / "ties.json")
+    fixed = load_fixed(folder / "fixed.json")
+    if fixed and not weights & {table.weights_sha256 for table in fixed.tables}:
+        fixed = None
+    return Studies(
+        saturation=saturation if saturation and weights & {row.weights_sha256 for row in saturation.rows} else None,
+        ties=study if study and weights & {row.weights_sha256 for row in study.rows} else None,
+        fixed=fixed,
+        calibration=load_calibration(folder / "calibration.json") if fixed else None,
+    )
 
 
 @dataclass(frozen=True)
