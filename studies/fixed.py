@@ -49,7 +49,7 @@ COUNTS, SPREAD_COUNTS = (1, 2, 3, 10, 20), (10, 20)
 HIGHEST = (1.0, 2.0)
 # The first service is measured on all images asked for; gradients of ResNet18 take longest.
 BLOCK, OTHER_IMAGES, RESNET_IMAGES = 50, 100, 40
-WEIGHING = 1
+WEIGHING = 2
 
 
 def queries_for(rule: str, steps: int, count: int, highest: float, *, spread: bool = False) -> list[Query]:
