@@ -218,6 +218,9 @@ class _Session:
             )
         shape = self.asker.shape
         self._found(baseline=Finding(Baseline(name, point.reshape(shape), found.error.reshape(shape)), evidence))
+        if self.result.baseline_override.value is Override.HONOURED:
+            # sent along, it is the baseline of every ray, whatever the service's own is to the last digit
+            return Origin(point, np.zeros(point.size), point)
         return Origin(point, found.error)
 
     def _values(self) -> None:
@@ -259,7 +262,11 @@ class _Session:
         if len(ray.scales) > 1 and ray.differ(int(np.argmax(ray.scales)), int(np.argmin(ray.scales))):
             self._steps_ignored()
         self._found(rules=Finding(None, verdict.evidence))
-        if verdict.decided:
+        if not np.isfinite(origin.error).all():
+            lost = int((~np.isfinite(origin.error)).sum())
+            evidence = f"{lost} coordinates of the baseline are unknown, so no ray is known to begin there"
+            self._found(rules=Finding(None, evidence))
+        elif verdict.decided:
             self._choose(origin, ray, verdict)
 
     def _steps_ignored(self) -> None:
