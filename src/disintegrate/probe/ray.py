@@ -230,7 +230,7 @@ def _verdict(fits: tuple[Fit, ...], found: Readings) -> Verdict:
     best = fits[0]
     per = best.misfit / max(best.freedom, 1)
     scale = max(per, 1.0)
-    # a rival whose first staircase is no part of the answers needs more kinks than there are: half of the margin will do
+    # a rival whose first staircase is no part of the answers needs kinks that are not there: half the margin will do
     near = best.apart < NEAR
     rivals = tuple(
         fit for fit in fits if fit.cost - best.cost < MARGIN * scale * (0.5 if near and fit.apart > STRANGE else 1)
