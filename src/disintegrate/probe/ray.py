@@ -15,9 +15,10 @@ BISECTIONS = 3
 REACH, REACH_DRIFTING = 5.0, 2.5
 # Where ties of the model leave noise at the smallest scales: what counts as no change, and as no jump.
 TIED, TIED_FLOOR = 2e-2, 3e-3
-CANDIDATES, PROMISING, REFINED = 40, 250, 12
+CANDIDATES, CANDIDATES_DRIFTING, PROMISING, REFINED = 40, 120, 250, 12
 # What the second-best pattern must miss more than the best, and what the best may miss, in units of the noise.
 MARGIN, WORST = 45.0, 3.0
+DRIFTING = 2.5
 # How far the first staircase may lie from the answers to be part of them, and from where on it is none.
 NEAR, STRANGE = 3.0, 1000.0
 
@@ -133,6 +134,8 @@ def explore(ray: Ray, drifts: tuple[tuple[int, float], ...], reserve: int) -> Ve
     while True:
         rounds += 1
         verdict, cap, known = _judge(ray, first, cap, drifts, known)
+        if ray.blur == TIED and verdict.decided:
+            verdict = replace(verdict, decided=False, evidence="ties at the baseline blur it: " + verdict.evidence)
         if verdict.decided or ray.asker.left - reserve < 6 or rounds > 3:
             return verdict
         ray.ask(_grid(6, max(first, cap / 2.5) if rounds % 2 else first, cap, 0.37 * rounds))
@@ -220,7 +223,9 @@ def _fits(found: Readings, first: float, reached: float, known: list[Pattern]) -
         apart.append(float(np.where(total > 1e-12, far, np.inf).min()))
     order = [int(i) for i in np.argsort(apart)]
     lowest = 0.02 * float(found.scales.min())
-    fits = [replace(explain(found, known[i], lowest, reached), apart=apart[i]) for i in order[:CANDIDATES]]
+    # a drift blurs which staircases are part of the answers
+    tried = CANDIDATES_DRIFTING if found.ramps else CANDIDATES
+    fits = [replace(explain(found, known[i], lowest, reached), apart=apart[i]) for i in order[:tried]]
     fits.sort(key=lambda fit: fit.cost)
     fits[:REFINED] = [refine(found, fit, lowest, reached) for fit in fits[:REFINED]]
     return tuple(sorted(fits, key=lambda fit: fit.cost)), order[:PROMISING]
@@ -229,7 +234,8 @@ def _fits(found: Readings, first: float, reached: float, known: list[Pattern]) -
 def _verdict(fits: tuple[Fit, ...], found: Readings) -> Verdict:
     best = fits[0]
     per = best.misfit / max(best.freedom, 1)
-    scale = max(per, 1.0)
+    # a drift that is only modelled leaves more than noise
+    scale = max(per, 1.0) * (DRIFTING if found.ramps else 1.0)
     # a rival whose first staircase is no part of the answers needs kinks that are not there: half the margin will do
     near = best.apart < NEAR
     rivals = tuple(

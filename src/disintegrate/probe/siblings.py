@@ -21,7 +21,7 @@ from disintegrate.quadrature import Quadrature
 from disintegrate.rules import rule_named
 
 # How much likelier, as a logarithm, the best rule must be than any other.
-SURE = 14.0
+SURE, SURE_PROBABILITIES = 14.0, 25.0
 # How far answers may lie outside what the likeliest rule makes, in squares of their spread per answer.
 OUTSIDE = 3.0
 MIDDLE, OUTER = (0.5, 0.9, 1.0, 1.1, 2.5), (0.7, 1.4, 1.6, 3.0, 8.0)
@@ -72,29 +72,36 @@ class Siblings:
                 break
             ray = Ray(self.asker, origin, self._ahead(origin, number), self.target, few)
             far = FAR_FLOAT16 if self.asker.coarse else FAR
-            ray.ask(np.array([NEAR, *far, *scales][:room] if number < 2 else scales[:room]))
+            ray.ask(np.array([NEAR, *(far if number < 2 else ()), *scales][:room]))
             if number < 2 and len(ray.scales) > 3 and ray.differ(1, 2):
                 ray.forget(2)
             rays.append(ray)
             asked = [[rule_named(rule)(few or steps) for rule, steps in group] for group in groups]
             sums = [_sums(ray) for ray in rays]
+            before = score
             likely = [log_likelihoods(sums, members) for members in asked]
             score = start + np.array([found[0].max() for found in likely])
             likeliest = likely[int(np.argmax(score))]
             if likeliest[1][int(np.argmax(likeliest[0]))] > OUTSIDE:
                 # not even the likeliest rule makes such answers: then their likelihoods say nothing
-                score = np.zeros(len(groups))
+                rays.pop()
+                score = before
+                continue
             evidence += f"; the sums of {len(ray.scales)} scales far out were weighed against the outputs"
         best = int(np.argmax(score))
         if self._open(score):
-            close = np.flatnonzero(score[best] - score <= SURE)
+            close = np.flatnonzero(score[best] - score <= self.sure)
             alike = ", ".join(f"{groups[i][0][0]}({groups[i][0][1]})" for i in close[:4])
             return Finding(None, f"{evidence}; they fit {alike} alike")
         return Finding(tuple(NamedRule(*member) for member in groups[best]), evidence)
 
-    @staticmethod
-    def _open(score: Float64[np.ndarray, " g"]) -> bool:
-        return len(score) > 1 and bool(np.sort(score)[-1] - np.sort(score)[-2] <= SURE)
+    @property
+    def sure(self) -> float:
+        """How much likelier the best must be: more where the walk is a poor model, as behind a softmax."""
+        return SURE if self.steps_honoured or not self.probabilities else SURE_PROBABILITIES
+
+    def _open(self, score: Float64[np.ndarray, " g"]) -> bool:
+        return len(score) > 1 and bool(np.sort(score)[-1] - np.sort(score)[-2] <= self.sure)
 
     def _by_few_steps(
         self, near: Ray, verdict: Verdict, groups: list[list[tuple[str, int]]], fits: list[Fit]
@@ -151,17 +158,19 @@ class Siblings:
         return (min(left) - np.array(left)) / (2 * blur) if blur < 4 else np.zeros(len(groups))
 
     def _by_mirror(self, origin: Origin, groups: list[list[tuple[str, int]]]) -> Float64[np.ndarray, " g"]:
-        symmetric = self._mirrored(origin)
+        symmetric, noise = self._mirrored(origin)
         if symmetric is None:
             return np.zeros(len(groups))
         kinds = np.array([_symmetric(rule_named(group[0][0])(group[0][1])) for group in groups])
-        # a symmetric rule cannot answer otherwise; an asymmetric one of many steps may look symmetric
-        return np.where(kinds != symmetric, -SURE / 2 if symmetric else -2 * SURE, 0.0)
+        # a symmetric rule cannot answer otherwise; an asymmetric one of so many steps may look symmetric
+        most = max(steps for group in groups for _, steps in group)
+        weight = SURE / 2 if symmetric and noise * most > 0.02 else 2 * self.sure
+        return np.where(kinds != symmetric, -weight, 0.0)
 
-    def _mirrored(self, origin: Origin) -> bool | None:
+    def _mirrored(self, origin: Origin) -> tuple[bool | None, float]:
         """Whether a ray asked from both ends answers the same: whether nodes and weights are symmetric.
 
-        Only where a baseline may be sent; None where the gradient does not change enough along the ray to tell.
+        Only where a baseline may be sent; None where noise does not let it be told, and the noise as a share.
         """
         far = self.asker.sent((origin.point + self._ahead(origin, 0))[None])[0]
         near = self.asker.sent(origin.point[None])[0]
@@ -171,9 +180,10 @@ class Siblings:
         back = -self.asker.ask(near[None], self.target, origin=far).attribution[0][seen]
         noise = np.hypot(self.asker.deviation(there), self.asker.deviation(back)) + 5e-7 * np.sqrt((there**2).mean())
         gap = ((there - back) / noise) ** 2
+        share = float(np.sqrt((noise**2).sum())) / max(float(np.sqrt((there**2).sum())), 1e-300)
         if gap.mean() > 4 + 12 * np.sqrt(2 / gap.size):
-            return False
-        return True if gap.mean() < 2 + 6 * np.sqrt(2 / gap.size) else None
+            return False, share
+        return (True if gap.mean() < 2 + 6 * np.sqrt(2 / gap.size) else None), share
 
     def _ahead(self, origin: Origin, number: int) -> Float64[np.ndarray, " d"]:
         """A ray through an input, or through one mirrored at the baseline."""
