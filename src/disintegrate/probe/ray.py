@@ -134,8 +134,6 @@ def explore(ray: Ray, drifts: tuple[tuple[int, float], ...], reserve: int) -> Ve
     while True:
         rounds += 1
         verdict, cap, known = _judge(ray, first, cap, drifts, known)
-        if ray.blur == TIED and verdict.decided:
-            verdict = replace(verdict, decided=False, evidence="ties at the baseline blur it: " + verdict.evidence)
         if verdict.decided or ray.asker.left - reserve < 6 or rounds > 3:
             return verdict
         ray.ask(_grid(6, max(first, cap / 2.5) if rounds % 2 else first, cap, 0.37 * rounds))
