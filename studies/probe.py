@@ -10,6 +10,8 @@ import argparse
 import json
 import warnings
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +34,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=2026)
     parser.add_argument("--services", type=int, default=300)
+    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--out", type=Path, default=RESULTS / "probe.json")
     options = parser.parse_args()
     journal = options.out.with_suffix(f".{options.seed}.jsonl")
     done = [json.loads(line) for line in journal.read_text().splitlines()] if journal.is_file() else []
-    with Progress() as progress:
+    with Progress() as progress, ExitStack() as workers:
         bar = progress.add_task("services", total=options.services, completed=len(done))
-        for number in range(len(done), options.services):
-            record = measured(draw(options.seed, number))
+        left = [draw(options.seed, number) for number in range(len(done), options.services)]
+        pool = workers.enter_context(ProcessPoolExecutor(options.workers)) if options.workers > 1 else None
+        for record in pool.map(measured, left) if pool else map(measured, left):
             append_line(journal, json.dumps(record))
             done.append(record)
             progress.advance(bar)

@@ -8,16 +8,19 @@ import numpy as np
 from jaxtyping import Float64
 
 from disintegrate.probe.asking import Asker
-from disintegrate.probe.staircase import Fit, Pattern, Readings, explain, patterns, readings, scan
+from disintegrate.probe.staircase import Fit, Pattern, Readings, explain, patterns, readings, refine, scan
 
 FIRST, SHRINK, SMALLEST = 0.5, 0.22, 1e-5
 BISECTIONS = 3
 REACH, REACH_DRIFTING = 5.0, 2.5
 # Where ties of the model leave noise at the smallest scales: what counts as no change, and as no jump.
 TIED, TIED_FLOOR = 2e-2, 3e-3
-CANDIDATES, PROMISING = 40, 250
+CANDIDATES, CANDIDATES_DRIFTING, PROMISING, REFINED = 40, 120, 250, 12
 # What the second-best pattern must miss more than the best, and what the best may miss, in units of the noise.
 MARGIN, WORST = 45.0, 3.0
+DRIFTING = 2.5
+# How far the first staircase may lie from the answers to be part of them, and from where on it is none.
+NEAR, STRANGE = 3.0, 1000.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,15 +221,24 @@ def _fits(found: Readings, first: float, reached: float, known: list[Pattern]) -
         apart.append(float(np.where(total > 1e-12, far, np.inf).min()))
     order = [int(i) for i in np.argsort(apart)]
     lowest = 0.02 * float(found.scales.min())
-    fits = [explain(found, known[i], lowest, reached) for i in order[:CANDIDATES]]
+    # a drift blurs which staircases are part of the answers
+    tried = CANDIDATES_DRIFTING if found.ramps else CANDIDATES
+    fits = [replace(explain(found, known[i], lowest, reached), apart=apart[i]) for i in order[:tried]]
+    fits.sort(key=lambda fit: fit.cost)
+    fits[:REFINED] = [refine(found, fit, lowest, reached) for fit in fits[:REFINED]]
     return tuple(sorted(fits, key=lambda fit: fit.cost)), order[:PROMISING]
 
 
 def _verdict(fits: tuple[Fit, ...], found: Readings) -> Verdict:
     best = fits[0]
     per = best.misfit / max(best.freedom, 1)
-    scale = max(per, 1.0)
-    rivals = tuple(fit for fit in fits if fit.cost - best.cost < MARGIN * scale)
+    # a drift that is only modelled leaves more than noise
+    scale = max(per, 1.0) * (DRIFTING if found.ramps else 1.0)
+    # a rival whose first staircase is no part of the answers needs kinks that are not there: half the margin will do
+    near = best.apart < NEAR
+    rivals = tuple(
+        fit for fit in fits if fit.cost - best.cost < MARGIN * scale * (0.5 if near and fit.apart > STRANGE else 1)
+    )
     free = found.drift.shape[1] + (2 if found.ramps else 1.5) * len(best.kinks) + 5
     enough = len(found.scales) >= free
     fine = enough and per < WORST

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -14,13 +13,10 @@ from disintegrate.errors import DisintegrateError, InvalidValue, NotPermitted
 from disintegrate.explainers.protocol import Explainer, Output
 from disintegrate.probe import baseline as baselines
 from disintegrate.probe.asking import Asker, Spent
-from disintegrate.probe.completeness import Sums, kinks_misfit, log_likelihoods
-from disintegrate.probe.ray import Origin, Ray, Verdict, explore
-from disintegrate.probe.result import Baseline, Finding, NamedRule, Override, ProbeResult
-from disintegrate.probe.staircase import Fit
+from disintegrate.probe.ray import Origin, Ray, explore
+from disintegrate.probe.result import Baseline, Finding, Override, ProbeResult
+from disintegrate.probe.siblings import Siblings
 from disintegrate.progress import SILENT, Progress
-from disintegrate.quadrature import Quadrature
-from disintegrate.rules import rule_named
 
 FEWEST_QUERIES = 8
 # Queries kept for telling apart the rules that attributions alone cannot.
@@ -28,16 +24,6 @@ RESERVE = 10
 # Largest input that is made of neighbouring coordinates only: fewer kinks, and digits enough.
 WIDE = 400
 PATCH = 10
-# How much likelier, as a logarithm, the best rule must be than any other.
-SURE = 14.0
-# How far answers may lie outside what the likeliest rule makes, in squares of their spread per answer.
-OUTSIDE = 3.0
-MIDDLE, OUTER = (0.5, 0.9, 1.0, 1.1, 2.5), (0.7, 1.4, 1.6, 3.0, 8.0)
-# Behind a softmax the output must be seen to saturate.
-RISING, SATURATED = (0.03, 0.1, 0.3, 1.0, 3.0), (0.06, 0.2, 5.0, 10.0, 20.0)
-FAR, FAR_FLOAT16 = (10000.0, 30000.0), (60.0, 160.0)
-NEAR = 1e-3
-FEW_STEPS = 2
 NOT_ASKED = "the budget did not reach so far"
 
 
@@ -78,7 +64,7 @@ def probe(
         >>> service = LocalExplainer(model, Capabilities(rule="midpoint", default_steps=12))
         >>> x = np.random.default_rng(0).normal(size=(2, 20)).astype(np.float32)
         >>> found = probe(service, x, np.array([0, 1]))
-        >>> NamedRule("midpoint", 12) in found.rules.value and found.queries <= 60
+        >>> found.rules.value[0].rule == "midpoint" and found.rules.value[0].steps == 12 and found.queries <= 60
         True
     """
     _check(inputs, targets, budget, candidates)
@@ -218,6 +204,9 @@ class _Session:
             )
         shape = self.asker.shape
         self._found(baseline=Finding(Baseline(name, point.reshape(shape), found.error.reshape(shape)), evidence))
+        if self.result.baseline_override.value is Override.HONOURED:
+            # sent along, it is the baseline of every ray, whatever the service's own is to the last digit
+            return Origin(point, np.zeros(point.size), point)
         return Origin(point, found.error)
 
     def _values(self) -> None:
@@ -259,8 +248,22 @@ class _Session:
         if len(ray.scales) > 1 and ray.differ(int(np.argmax(ray.scales)), int(np.argmin(ray.scales))):
             self._steps_ignored()
         self._found(rules=Finding(None, verdict.evidence))
-        if verdict.decided:
-            self._choose(origin, ray, verdict)
+        if not np.isfinite(origin.error).all():
+            lost = int((~np.isfinite(origin.error)).sum())
+            evidence = f"{lost} coordinates of the baseline are unknown, so no ray is known to begin there"
+            self._found(rules=Finding(None, evidence))
+        elif verdict.decided:
+            siblings = Siblings(
+                asker=self.asker,
+                inputs=self.inputs,
+                target=self.target,
+                spread=self.spread,
+                generator=self.generator,
+                probabilities=self._in_unit_range(),
+                steps_honoured=self.result.steps_override.value is Override.HONOURED,
+                baseline_honoured=self.result.baseline_override.value is Override.HONOURED,
+            )
+            self._found(rules=siblings.choose(ray, verdict))
 
     def _steps_ignored(self) -> None:
         if self.result.steps_override.value is None and self.result.steps_override.evidence != NOT_ASKED:
@@ -316,145 +319,6 @@ class _Session:
             return across
         return direction
 
-    def _choose(self, origin: Origin, near: Ray, verdict: Verdict) -> None:
-        """Tell apart the rules that share a pattern by mass, the node at 0 and the end of the last interval."""
-        groups = _groups([member for fit in verdict.fits for member in fit.pattern.members])
-        fits = [next(fit for fit in verdict.fits if group[0] in fit.pattern.members) for group in groups]
-        cost = np.array([fit.cost for fit in fits])
-        score = -(cost - cost.min()) / (2 * verdict.scale)
-        evidence = verdict.evidence
-        if len(groups) > 1 and self.result.steps_override.value is Override.HONOURED and self.asker.left >= 3:
-            score = score + self._by_few_steps(near, verdict, groups, fits)
-            evidence += "; answers with few steps tell its like apart"
-        if self._open(score) and self.result.baseline_override.value is Override.HONOURED and self.asker.left > 1:
-            score = score + self._by_mirror(origin, groups)
-            evidence += "; the same ray from both ends says whether it is symmetric"
-        few = FEW_STEPS if self.result.steps_override.value is Override.HONOURED else None
-        rays: list[Ray] = []
-        if self._open(score) and verdict.drift == (0, 0.0) and not self._in_unit_range():
-            score = score + self._by_kinks(near, verdict, groups, fits)
-            evidence += "; the places of its kinks in the outputs were weighed too"
-        start = score
-        wanted = (RISING, SATURATED) if self._in_unit_range() else (MIDDLE, OUTER)
-        for number, scales in enumerate(2 * wanted):
-            room = self.asker.left
-            if not self._open(score) or room < 3:
-                break
-            ray = Ray(self.asker, origin, self._ahead(origin, number), self.target, few)
-            far = FAR_FLOAT16 if self.asker.coarse else FAR
-            ray.ask(np.array([NEAR, *far, *scales][:room] if number < 2 else scales[:room]))
-            if number < 2 and len(ray.scales) > 3 and ray.differ(1, 2):
-                ray.forget(2)
-            rays.append(ray)
-            asked = [[rule_named(rule)(few or steps) for rule, steps in group] for group in groups]
-            sums = [_sums(ray) for ray in rays]
-            likely = [log_likelihoods(sums, members) for members in asked]
-            score = start + np.array([found[0].max() for found in likely])
-            likeliest = likely[int(np.argmax(score))]
-            if likeliest[1][int(np.argmax(likeliest[0]))] > OUTSIDE:
-                # not even the likeliest rule makes such answers: then their likelihoods say nothing
-                score = np.zeros(len(groups))
-            evidence += f"; the sums of {len(ray.scales)} scales far out were weighed against the outputs"
-        best = int(np.argmax(score))
-        if self._open(score):
-            close = np.flatnonzero(score[best] - score <= SURE)
-            alike = ", ".join(f"{groups[i][0][0]}({groups[i][0][1]})" for i in close[:4])
-            self._found(rules=Finding(None, f"{evidence}; they fit {alike} alike"))
-            return
-        self._found(rules=Finding(tuple(NamedRule(*member) for member in groups[best]), evidence))
-
-    @staticmethod
-    def _open(score: Float64[np.ndarray, " g"]) -> bool:
-        return len(score) > 1 and bool(np.sort(score)[-1] - np.sort(score)[-2] <= SURE)
-
-    def _by_few_steps(
-        self, near: Ray, verdict: Verdict, groups: list[list[tuple[str, int]]], fits: list[Fit]
-    ) -> Float64[np.ndarray, " g"]:
-        """How well each rule explains answers with two steps by the kinks that it sees with its own number."""
-        few = Ray(self.asker, near.origin, near.direction, near.target, FEW_STEPS)
-        few.ask([1.35 * verdict.first, min(2.4 * verdict.first, verdict.cap), verdict.cap])
-        rows = np.array(near.scales) <= verdict.cap * (1 + 1e-9)
-        scales = np.concatenate([np.array(near.scales)[rows], few.scales])
-        own, own_noise = near.divided()
-        other, other_noise = few.divided()
-        if own.shape[1] != other.shape[1]:
-            return np.zeros(len(groups))
-        answers = np.concatenate([own[rows], other])
-        noise = np.concatenate([own_noise[rows], other_noise])
-        noise = np.hypot(noise, verdict.drift[1] * np.sqrt((answers**2).mean(0)))
-        score = np.full(len(groups), np.inf)
-        # rules that share nodes with their own number need not share them with two: each counts for its group
-        for index, rule, steps in ((i, *member) for i, group in enumerate(groups) for member in group):
-            fit = fits[index]
-            both = (rule_named(rule)(steps), rule_named(rule)(FEW_STEPS))
-            kinks = fit.kinks * both[0].nodes.max()
-            columns = [
-                _predicted(both[late], scale, kinks, verdict.drift[0])
-                for scale, late in zip(scales, [0] * int(rows.sum()) + [1] * len(few.scales), strict=True)
-            ]
-            design = np.array(columns)
-            design = design / np.linalg.norm(design, axis=0).clip(1e-300)
-            weight = 1 / np.sqrt((noise**2).mean(1))
-            left = np.linalg.lstsq(design * weight[:, None], answers * weight[:, None], rcond=1e-10)[0]
-            per = noise / np.sqrt((noise**2).mean(1))[:, None]
-            gap = (answers - design @ left) * weight[:, None] / np.sqrt((per**2).mean(0)).clip(1e-300)
-            score[index] = min(score[index], float((gap**2).sum()))
-        worst = score
-        blur = max(float(worst.min()) / answers.size, 1.0)
-        found: Float64[np.ndarray, " g"] = -(worst - worst.min()) / (2 * blur)
-        return found if blur < 10 else np.zeros(len(groups))
-
-    def _by_kinks(
-        self, near: Ray, verdict: Verdict, groups: list[list[tuple[str, int]]], fits: list[Fit]
-    ) -> Float64[np.ndarray, " g"]:
-        """How well each rule explains the outputs by the kinks that its staircases have."""
-        sums = _sums(near)
-        kept = sums.scales <= verdict.cap * (1 + 1e-9)
-        sums = Sums(*(getattr(sums, field.name)[kept] for field in dataclasses.fields(sums)))
-        left = []
-        for group, fit in zip(groups, fits, strict=True):
-            rule = rule_named(group[0][0])(group[0][1])
-            far = float(rule.nodes.max())
-            left.append(kinks_misfit(sums, rule, fit.kinks * far, fit.widths * far))
-        freedom = max(2 * len(sums.scales) - 2 - len(fits[0].kinks), 1)
-        blur = max(min(left) / freedom, 1.0)
-        # where no rule explains them, some kink is not what it seems
-        return (min(left) - np.array(left)) / (2 * blur) if blur < 4 else np.zeros(len(groups))
-
-    def _by_mirror(self, origin: Origin, groups: list[list[tuple[str, int]]]) -> Float64[np.ndarray, " g"]:
-        symmetric = self._mirrored(origin)
-        if symmetric is None:
-            return np.zeros(len(groups))
-        kinds = np.array([_symmetric(rule_named(group[0][0])(group[0][1])) for group in groups])
-        # a symmetric rule cannot answer otherwise; an asymmetric one of many steps may look symmetric
-        return np.where(kinds != symmetric, -SURE / 2 if symmetric else -2 * SURE, 0.0)
-
-    def _mirrored(self, origin: Origin) -> bool | None:
-        """Whether a ray asked from both ends answers the same: whether nodes and weights are symmetric.
-
-        Only where a baseline may be sent; None where the gradient does not change enough along the ray to tell.
-        """
-        far = self.asker.sent((origin.point + self._ahead(origin, 0))[None])[0]
-        near = self.asker.sent(origin.point[None])[0]
-        moved = far - near
-        seen = moved != 0
-        there = self.asker.ask(far[None], self.target, origin=near).attribution[0][seen]
-        back = -self.asker.ask(near[None], self.target, origin=far).attribution[0][seen]
-        noise = np.hypot(self.asker.deviation(there), self.asker.deviation(back)) + 5e-7 * np.sqrt((there**2).mean())
-        gap = ((there - back) / noise) ** 2
-        if gap.mean() > 4 + 12 * np.sqrt(2 / gap.size):
-            return False
-        return True if gap.mean() < 2 + 6 * np.sqrt(2 / gap.size) else None
-
-    def _ahead(self, origin: Origin, number: int) -> Float64[np.ndarray, " d"]:
-        """A ray through an input, or through one mirrored at the baseline."""
-        if number < len(self.inputs):
-            ahead = self.inputs[number] - origin.point
-            if np.abs(ahead).max() > 1e-3 * self.spread:
-                return np.where(np.isfinite(origin.error), ahead, 0.0)
-        signs = self.generator.choice((-1.0, 1.0), origin.point.size)
-        return np.where(np.isfinite(origin.error), signs * self.spread, 0.0)
-
     def _digits(self) -> None:
         self.asker.learn_wire()
         wire = self.asker.wire
@@ -468,44 +332,6 @@ class _Session:
     def _outputs_seen(self) -> None:
         if self.result.output.value is None and self.asker.outputs and not self._in_unit_range():
             self._found(output=Finding(Output.LOGITS, "outputs lie outside [0, 1]"))
-
-
-def _sums(ray: Ray) -> Sums:
-    total, spread = ray.totals()
-    output = np.array(ray.outputs)
-    fine = np.isfinite(total) & np.isfinite(output)
-    deviation = ray.asker.deviation(output) + 3e-7 * np.abs(output)
-    return Sums(np.array(ray.scales)[fine], total[fine], spread[fine], output[fine], deviation[fine])
-
-
-def _predicted(rule: Quadrature, scale: float, kinks: Float64[np.ndarray, " k"], drift: int) -> list[float]:
-    """What a rule makes of a constant, a drift, and kinks, at one scale."""
-    smooth = [float(rule.weights @ (scale * rule.nodes) ** power) for power in range(drift + 1)]
-    return smooth + [float(rule.weights[scale * rule.nodes > kink].sum()) for kink in kinks]
-
-
-def _symmetric(rule: Quadrature) -> bool:
-    order = np.argsort(rule.nodes)
-    nodes, weights = rule.nodes[order], rule.weights[order]
-    return bool(np.allclose(nodes, 1 - nodes[::-1], atol=1e-6) and np.allclose(weights, weights[::-1], atol=1e-6))
-
-
-def _groups(members: list[tuple[str, int]]) -> list[list[tuple[str, int]]]:
-    """Members whose nodes and weights agree to 1e-6, together."""
-    groups: list[list[tuple[str, int]]] = []
-    heads: list[Quadrature] = []
-    for rule, steps in members:
-        found = rule_named(rule)(steps)
-        for group, head in zip(groups, heads, strict=True):
-            if head.steps == found.steps and bool(
-                np.allclose(head.nodes, found.nodes, atol=1e-6) and np.allclose(head.weights, found.weights, atol=1e-6)
-            ):
-                group.append((rule, steps))
-                break
-        else:
-            groups.append([(rule, steps)])
-            heads.append(found)
-    return groups
 
 
 def _check(

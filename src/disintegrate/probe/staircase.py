@@ -11,7 +11,7 @@ above 0 differ by a stretch of the ray (right and left Riemann sums, saliency): 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -22,6 +22,7 @@ MOST_STEPS = 256
 GATE = 12.0
 # The price of a kink: its place is one of thousands, so that noise explains about so much of itself by it.
 PLACE = 14.0
+SWEEPS = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,6 +147,7 @@ class Fit:
     widths: Float64[np.ndarray, " k"]
     freedom: int
     parameters: int
+    apart: float = 0.0
 
     @property
     def cost(self) -> float:
@@ -226,3 +228,43 @@ def explain(found: Readings, pattern: Pattern, low: float, high: float) -> Fit:
     near[near == 0] = np.inf
     widths = near.min(0, initial=high) if len(places) > 1 else np.full(len(chosen), high)
     return Fit(pattern, misfit, places[chosen], widths, freedom, data.shape[1] * spent)
+
+
+def refine(found: Readings, fit: Fit, low: float, high: float) -> Fit:
+    """Move each kink to where it explains most beside the others: what was put in first need not be the best."""
+    places, stairs = atoms(fit.pattern, found.scales, low, high)
+    stairs = stairs * found.certainty[:, None] / found.certainty.max()
+    data = found.signal * found.strength
+    kinks = fit.kinks.copy()
+    misfit = fit.misfit
+    for _ in range(SWEEPS):
+        before = misfit
+        for number in range(len(kinks)):
+            basis = _span(found, fit.pattern, np.delete(kinks, number))
+            target = data - basis @ (basis.T @ data)
+            free = stairs - basis @ (basis.T @ stairs)
+            norms = np.linalg.norm(free, axis=0)
+            ok = norms > 1e-5 * np.linalg.norm(stairs, axis=0).clip(1e-300)
+            gain = ((target.T @ np.where(ok, free / np.where(ok, norms, 1), 0)) ** 2).sum(0)
+            trial = kinks.copy()
+            trial[number] = places[int(np.argmax(gain))]
+            whole = _span(found, fit.pattern, trial)
+            left = float(((data - whole @ (whole.T @ data)) ** 2).sum())
+            if left < misfit:
+                kinks, misfit = trial, left
+        if before - misfit < 1:
+            break
+    return replace(fit, kinks=kinks, misfit=misfit)
+
+
+def _span(found: Readings, pattern: Pattern, kinks: Float64[np.ndarray, " k"]) -> Float64[np.ndarray, "q c"]:
+    """Orthonormal columns of the drift, the staircases of these kinks, and their ramps."""
+    columns = [found.drift, pattern.staircase(kinks / found.scales[:, None]) * found.certainty[:, None]]
+    if found.ramps:
+        ramps = [_ramp(pattern, found.scales, float(kink)) * found.certainty for kink in kinks]
+        columns += [np.array(ramps).reshape(-1, len(found.scales)).T]
+    whole = np.column_stack(columns)
+    whole = whole / np.linalg.norm(whole, axis=0).clip(1e-300)
+    left, values, _ = np.linalg.svd(whole, full_matrices=False)
+    kept: Float64[np.ndarray, "q c"] = left[:, values > 1e-10 * values.max(initial=1e-300)]
+    return kept

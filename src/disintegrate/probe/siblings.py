@@ -1,0 +1,233 @@
+"""Telling apart the rules that share a pattern: by few steps, from both ends, and by sums against outputs.
+
+Right and left Riemann sums and saliency have the same nodes above 0 but for a stretch of the ray, and the trapezoid
+rules of Captum and of textbooks differ in their mass alone. What tells them apart is the weight of a node at 0, the
+mass, and where the last node lies: seen where the service honours steps or baselines, or else in the outputs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Float64
+
+from disintegrate.probe.asking import Asker
+from disintegrate.probe.completeness import Sums, kinks_misfit, log_likelihoods
+from disintegrate.probe.ray import Origin, Ray, Verdict
+from disintegrate.probe.result import Finding, NamedRule
+from disintegrate.probe.staircase import Fit
+from disintegrate.quadrature import Quadrature
+from disintegrate.rules import rule_named
+
+# How much likelier, as a logarithm, the best rule must be than any other.
+SURE, SURE_PROBABILITIES = 14.0, 25.0
+# How far answers may lie outside what the likeliest rule makes, in squares of their spread per answer.
+OUTSIDE = 3.0
+MIDDLE, OUTER = (0.5, 0.9, 1.0, 1.1, 2.5), (0.7, 1.4, 1.6, 3.0, 8.0)
+# Behind a softmax the output must be seen to saturate.
+RISING, SATURATED = (0.03, 0.1, 0.3, 1.0, 3.0), (0.06, 0.2, 5.0, 10.0, 20.0)
+FAR, FAR_FLOAT16 = (10000.0, 30000.0), (60.0, 160.0)
+NEAR = 1e-3
+FEW_STEPS = 2
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Siblings:
+    """What is needed to ask further: the service, the caller's inputs, and what is known by now."""
+
+    asker: Asker
+    inputs: Float64[np.ndarray, "n d"]
+    target: int
+    spread: float
+    generator: np.random.Generator
+    probabilities: bool
+    steps_honoured: bool
+    baseline_honoured: bool
+
+    def choose(self, near: Ray, verdict: Verdict) -> Finding[tuple[NamedRule, ...]]:
+        """The rule that answers a few more questions best, if it stands alone."""
+        origin = near.origin
+        groups = _groups([member for fit in verdict.fits for member in fit.pattern.members])
+        fits = [next(fit for fit in verdict.fits if group[0] in fit.pattern.members) for group in groups]
+        cost = np.array([fit.cost for fit in fits])
+        score = -(cost - cost.min()) / (2 * verdict.scale)
+        evidence = verdict.evidence
+        if len(groups) > 1 and self.steps_honoured and self.asker.left >= 3:
+            score = score + self._by_few_steps(near, verdict, groups, fits)
+            evidence += "; answers with few steps tell its like apart"
+        if self._open(score) and self.baseline_honoured and self.asker.left > 1:
+            score = score + self._by_mirror(origin, groups)
+            evidence += "; the same ray from both ends says whether it is symmetric"
+        few = FEW_STEPS if self.steps_honoured else None
+        rays: list[Ray] = []
+        if self._open(score) and verdict.drift == (0, 0.0) and not self.probabilities:
+            score = score + self._by_kinks(near, verdict, groups, fits)
+            evidence += "; the places of its kinks in the outputs were weighed too"
+        start = score
+        wanted = (RISING, SATURATED) if self.probabilities else (MIDDLE, OUTER)
+        for number, scales in enumerate(2 * wanted):
+            room = self.asker.left
+            if not self._open(score) or room < 3:
+                break
+            ray = Ray(self.asker, origin, self._ahead(origin, number), self.target, few)
+            far = FAR_FLOAT16 if self.asker.coarse else FAR
+            ray.ask(np.array([NEAR, *(far if number < 2 else ()), *scales][:room]))
+            if number < 2 and len(ray.scales) > 3 and ray.differ(1, 2):
+                ray.forget(2)
+            rays.append(ray)
+            asked = [[rule_named(rule)(few or steps) for rule, steps in group] for group in groups]
+            sums = [_sums(ray) for ray in rays]
+            before = score
+            likely = [log_likelihoods(sums, members) for members in asked]
+            score = start + np.array([found[0].max() for found in likely])
+            likeliest = likely[int(np.argmax(score))]
+            if likeliest[1][int(np.argmax(likeliest[0]))] > OUTSIDE:
+                # not even the likeliest rule makes such answers: then their likelihoods say nothing
+                rays.pop()
+                score = before
+                continue
+            evidence += f"; the sums of {len(ray.scales)} scales far out were weighed against the outputs"
+        best = int(np.argmax(score))
+        if self._open(score):
+            close = np.flatnonzero(score[best] - score <= self.sure)
+            alike = ", ".join(f"{groups[i][0][0]}({groups[i][0][1]})" for i in close[:4])
+            return Finding(None, f"{evidence}; they fit {alike} alike")
+        return Finding(tuple(NamedRule(*member) for member in groups[best]), evidence)
+
+    @property
+    def sure(self) -> float:
+        """How much likelier the best must be: more where the walk is a poor model, as behind a softmax."""
+        return SURE if self.steps_honoured or not self.probabilities else SURE_PROBABILITIES
+
+    def _open(self, score: Float64[np.ndarray, " g"]) -> bool:
+        return len(score) > 1 and bool(np.sort(score)[-1] - np.sort(score)[-2] <= self.sure)
+
+    def _by_few_steps(
+        self, near: Ray, verdict: Verdict, groups: list[list[tuple[str, int]]], fits: list[Fit]
+    ) -> Float64[np.ndarray, " g"]:
+        """How well each rule explains answers with two steps by the kinks that it sees with its own number."""
+        few = Ray(self.asker, near.origin, near.direction, near.target, FEW_STEPS)
+        few.ask([1.35 * verdict.first, min(2.4 * verdict.first, verdict.cap), verdict.cap])
+        rows = np.array(near.scales) <= verdict.cap * (1 + 1e-9)
+        scales = np.concatenate([np.array(near.scales)[rows], few.scales])
+        own, own_noise = near.divided()
+        other, other_noise = few.divided()
+        if own.shape[1] != other.shape[1]:
+            return np.zeros(len(groups))
+        answers = np.concatenate([own[rows], other])
+        noise = np.concatenate([own_noise[rows], other_noise])
+        noise = np.hypot(noise, verdict.drift[1] * np.sqrt((answers**2).mean(0)))
+        score = np.full(len(groups), np.inf)
+        # rules that share nodes with their own number need not share them with two: each counts for its group
+        for index, rule, steps in ((i, *member) for i, group in enumerate(groups) for member in group):
+            fit = fits[index]
+            both = (rule_named(rule)(steps), rule_named(rule)(FEW_STEPS))
+            kinks = fit.kinks * both[0].nodes.max()
+            columns = [
+                _predicted(both[late], scale, kinks, verdict.drift[0])
+                for scale, late in zip(scales, [0] * int(rows.sum()) + [1] * len(few.scales), strict=True)
+            ]
+            design = np.array(columns)
+            design = design / np.linalg.norm(design, axis=0).clip(1e-300)
+            weight = 1 / np.sqrt((noise**2).mean(1))
+            left = np.linalg.lstsq(design * weight[:, None], answers * weight[:, None], rcond=1e-10)[0]
+            per = noise / np.sqrt((noise**2).mean(1))[:, None]
+            gap = (answers - design @ left) * weight[:, None] / np.sqrt((per**2).mean(0)).clip(1e-300)
+            score[index] = min(score[index], float((gap**2).sum()))
+        worst = score
+        blur = max(float(worst.min()) / answers.size, 1.0)
+        found: Float64[np.ndarray, " g"] = -(worst - worst.min()) / (2 * blur)
+        return found if blur < 10 else np.zeros(len(groups))
+
+    def _by_kinks(
+        self, near: Ray, verdict: Verdict, groups: list[list[tuple[str, int]]], fits: list[Fit]
+    ) -> Float64[np.ndarray, " g"]:
+        """How well each rule explains the outputs by the kinks that its staircases have."""
+        sums = _sums(near)
+        kept = sums.scales <= verdict.cap * (1 + 1e-9)
+        sums = Sums(*(getattr(sums, field.name)[kept] for field in dataclasses.fields(sums)))
+        left = []
+        for group, fit in zip(groups, fits, strict=True):
+            rule = rule_named(group[0][0])(group[0][1])
+            far = float(rule.nodes.max())
+            left.append(kinks_misfit(sums, rule, fit.kinks * far, fit.widths * far))
+        freedom = max(2 * len(sums.scales) - 2 - len(fits[0].kinks), 1)
+        blur = max(min(left) / freedom, 1.0)
+        # where no rule explains them, some kink is not what it seems
+        return (min(left) - np.array(left)) / (2 * blur) if blur < 4 else np.zeros(len(groups))
+
+    def _by_mirror(self, origin: Origin, groups: list[list[tuple[str, int]]]) -> Float64[np.ndarray, " g"]:
+        symmetric, noise = self._mirrored(origin)
+        if symmetric is None:
+            return np.zeros(len(groups))
+        kinds = np.array([_symmetric(rule_named(group[0][0])(group[0][1])) for group in groups])
+        # a symmetric rule cannot answer otherwise; an asymmetric one of so many steps may look symmetric
+        most = max(steps for group in groups for _, steps in group)
+        weight = SURE / 2 if symmetric and noise * most > 0.02 else 2 * self.sure
+        return np.where(kinds != symmetric, -weight, 0.0)
+
+    def _mirrored(self, origin: Origin) -> tuple[bool | None, float]:
+        """Whether a ray asked from both ends answers the same: whether nodes and weights are symmetric.
+
+        Only where a baseline may be sent; None where noise does not let it be told, and the noise as a share.
+        """
+        far = self.asker.sent((origin.point + self._ahead(origin, 0))[None])[0]
+        near = self.asker.sent(origin.point[None])[0]
+        moved = far - near
+        seen = moved != 0
+        there = self.asker.ask(far[None], self.target, origin=near).attribution[0][seen]
+        back = -self.asker.ask(near[None], self.target, origin=far).attribution[0][seen]
+        noise = np.hypot(self.asker.deviation(there), self.asker.deviation(back)) + 5e-7 * np.sqrt((there**2).mean())
+        gap = ((there - back) / noise) ** 2
+        share = float(np.sqrt((noise**2).sum())) / max(float(np.sqrt((there**2).sum())), 1e-300)
+        if gap.mean() > 4 + 12 * np.sqrt(2 / gap.size):
+            return False, share
+        return (True if gap.mean() < 2 + 6 * np.sqrt(2 / gap.size) else None), share
+
+    def _ahead(self, origin: Origin, number: int) -> Float64[np.ndarray, " d"]:
+        """A ray through an input, or through one mirrored at the baseline."""
+        if number < len(self.inputs):
+            ahead = self.inputs[number] - origin.point
+            if np.abs(ahead).max() > 1e-3 * self.spread:
+                return np.where(np.isfinite(origin.error), ahead, 0.0)
+        signs = self.generator.choice((-1.0, 1.0), origin.point.size)
+        return np.where(np.isfinite(origin.error), signs * self.spread, 0.0)
+
+
+def _sums(ray: Ray) -> Sums:
+    total, spread = ray.totals()
+    output = np.array(ray.outputs)
+    fine = np.isfinite(total) & np.isfinite(output)
+    deviation = ray.asker.deviation(output) + 3e-7 * np.abs(output)
+    return Sums(np.array(ray.scales)[fine], total[fine], spread[fine], output[fine], deviation[fine])
+
+
+def _predicted(rule: Quadrature, scale: float, kinks: Float64[np.ndarray, " k"], drift: int) -> list[float]:
+    """What a rule makes of a constant, a drift, and kinks, at one scale."""
+    smooth = [float(rule.weights @ (scale * rule.nodes) ** power) for power in range(drift + 1)]
+    return smooth + [float(rule.weights[scale * rule.nodes > kink].sum()) for kink in kinks]
+
+
+def _symmetric(rule: Quadrature) -> bool:
+    order = np.argsort(rule.nodes)
+    nodes, weights = rule.nodes[order], rule.weights[order]
+    return bool(np.allclose(nodes, 1 - nodes[::-1], atol=1e-6) and np.allclose(weights, weights[::-1], atol=1e-6))
+
+
+def _groups(members: list[tuple[str, int]]) -> list[list[tuple[str, int]]]:
+    """Members whose nodes and weights agree to 1e-6, together."""
+    groups: list[list[tuple[str, int]]] = []
+    heads: list[Quadrature] = []
+    for rule, steps in members:
+        found = rule_named(rule)(steps)
+        for group, head in zip(groups, heads, strict=True):
+            if head.steps == found.steps and bool(
+                np.allclose(head.nodes, found.nodes, atol=1e-6) and np.allclose(head.weights, found.weights, atol=1e-6)
+            ):
+                group.append((rule, steps))
+                break
+        else:
+            groups.append([(rule, steps)])
+            heads.append(found)
+    return groups
