@@ -204,6 +204,8 @@ def test_bad_settings_get_a_sentence() -> None:
         propose(FIXED, highest=0.5)
     with pytest.raises(UnknownName):
         propose(Capabilities("simpson"))
+    with pytest.raises(InvalidValue, match=r"trapezoid with 1 to 1 steps"):
+        propose(Capabilities("trapezoid", 1, 1, baseline=False))
     with pytest.raises(InvalidValue, match="leave nothing to ask"):
         Capabilities("midpoint", fewest_steps=5, most_steps=4)
     assert not Reach(0, 1, 5, 9, baseline=False).permits(Query(0.1, 1, 5))

@@ -80,7 +80,7 @@ def propose(
         noise: on the answers; None for what the capabilities tell.
 
     Raises:
-        InvalidValue: a budget below 1, or bounds that shut out the input.
+        InvalidValue: a budget below 1, bounds that shut out the input, steps that the rule does not have.
         UnknownName: the capabilities name no rule of this package.
 
     Example:
@@ -105,6 +105,12 @@ def propose(
         for plan, way in _candidates(rule, capabilities, reach, budget, walk, noise)
         if len(plan) <= budget
     ]
+    if not found:
+        raise InvalidValue(
+            "The rule has no such steps, so there is nothing to ask.",
+            got=f"{capabilities.rule} with {reach.fewest_steps} to {reach.most_steps} steps",
+            instead="Check rule and steps, or probe the service.",
+        )
     least = min(proposal.predicted_error for proposal in found)
     good = [proposal for proposal in found if proposal.predicted_error <= AS_GOOD_AS * least]
     # Amplifications equal but for rounding leave the choice to the order above.
@@ -127,12 +133,12 @@ def _candidates(rule: Rule, capabilities: Capabilities, reach: Reach, budget: in
         return
     if plans and predicted_distance(plans[0], rule, walk, noise) < NEEDS_NO_ESTIMATE:
         return
-    asked = {reach.fewest_steps, min(reach.most_steps, max(capabilities.own_steps, reach.fewest_steps))}
-    for steps in sorted(asked):
-        if (quadrature := asked_of(rule, steps)) is None:
-            continue
-        if quadrature.steps <= MOST_NODES_OF_A_CASCADE:
-            yield from _cascades(rule, steps, reach, budget)
+    few = asked_of(rule, reach.fewest_steps)
+    if few is not None and few.steps <= MOST_NODES_OF_A_CASCADE:
+        yield from _cascades(rule, reach.fewest_steps, reach, budget)
+    # More steps leave less to guess between the nodes.
+    steps = min(reach.most_steps, max(capabilities.own_steps, reach.fewest_steps))
+    if asked_of(rule, steps) is not None:
         pool = pool_of(rule, steps, reach.highest, walk, noise)
         for count in sorted({1, 2, 3, 5, 10, 20, budget}):
             if count <= budget:
