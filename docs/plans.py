@@ -130,7 +130,8 @@ def probe(record: Record) -> str:
     found = record["summary"]
     queries = found["queries"]
     lines = [
-        f"{found['services']} services drawn with a seed that nothing was tuned on: {found['right']} found out wholly "
+        f"{found['services']} services drawn with a seed that nothing was tuned on, networks with ReLU and biases "
+        f"only: {found['right']} found out wholly "
         f"({found['share_right']:.1%}), {found['unknown']} with something unknown, {found['wrong']} with something "
         f"wrong; {queries['median']:.0f} queries in the median, {queries['largest']} at most.",
         "",
@@ -148,7 +149,9 @@ def probe(record: Record) -> str:
             for key, counts in found["by_setting"][axis].items()
         )
         lines.append(f"| {axis} | {', '.join(shares)} |")
-    return "\n".join([*lines, "", "`python studies/probe.py`, [record](../results/probe.json)."])
+    return "\n".join(
+        [*lines, "", f"`python studies/probe.py --seed {record['seed']}`, [record](../results/probe.json)."]
+    )
 
 
 def measures_figure() -> Figure:

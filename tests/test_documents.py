@@ -35,3 +35,10 @@ def test_the_version_is_one() -> None:
     assert newest is not None
     assert newest[1] == version == disintegrate.__version__
     assert f"version: {version}\n" in (ROOT / "CITATION.cff").read_text()
+
+
+def test_the_tables_of_the_documents_are_those_of_the_committed_records() -> None:
+    writer = script("plans")
+    for name, (document, record, _) in writer.BLOCKS.items():
+        assert (ROOT / "results" / record).is_file()
+        assert writer.block(name) in (ROOT / "docs" / document).read_text(), "run `python docs/plans.py`"

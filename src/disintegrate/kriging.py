@@ -72,14 +72,13 @@ def predicted_distance(plan: Plan, rule: Rule, prior: Prior, noise: Noise) -> fl
         True
     """
     measure = plan.measure(rule)
-    variance = _walk_variance(measure, prior) + _noise_variance(plan, rule, prior, noise)
     shared = float(measure.weights @ np.exp(-np.abs(from_input(prior, measure.positions))))
     if shared <= 0:
         return math.sqrt(2)
-    size = max(variance + 2 * shared - 1, shared**2)
-    if size == 0:
-        return math.sqrt(2)  # coefficients so small that their squares are nothing
-    least = min(1.0, max(0.0, (variance - (1 - shared) ** 2) / size))
+    # At the length where the plan's covariance with the gradient is 1, its error and the gradient are uncorrelated.
+    scaled = Plan((term.coefficient / shared, term.query) for term in plan)
+    variance = _walk_variance(scaled.measure(rule), prior) + _noise_variance(scaled, rule, prior, noise)
+    least = variance / (1 + variance)
     return math.sqrt(2 * least / (1 + math.sqrt(1 - least)))
 
 

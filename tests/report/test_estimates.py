@@ -21,7 +21,7 @@ def fixed(weights: str) -> dict[str, Any]:
         return {**asdict(summarise(np.full(4, 0.25 * ratio))), "ratio": ratio}
 
     row = {
-        "queries": 2, "scales_chosen_by": "predicted error", "scales": [0.9, 1.09], "predicted": 0.07,
+        "queries": 20, "scales_chosen_by": "predicted error", "scales": [0.9, 1.09], "predicted": 0.07,
         "assumed": weighed(0.262), "fitted": weighed(0.259), "outputs": weighed(0.257),
     }  # fmt: skip
     table = {

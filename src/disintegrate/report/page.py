@@ -94,7 +94,7 @@ def _studies(folder: Path, weights: set[str]) -> Studies:
     """The studies in a folder that are about networks with these weights; calibration goes with fixed services."""
     saturation, study = load_saturation(folder / "saturation.json"), load_ties(folder / "ties.json")
     fixed = load_fixed(folder / "fixed.json")
-    if fixed and not weights & {table.weights_sha256 for table in fixed.tables}:
+    if fixed and not {table.weights_sha256 for table in fixed.tables} <= weights:
         fixed = None
     return Studies(
         saturation=saturation if saturation and weights & {row.weights_sha256 for row in saturation.rows} else None,
