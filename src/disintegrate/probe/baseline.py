@@ -13,7 +13,7 @@ from disintegrate.probe.asking import Asker
 
 FAR = 3000.0
 FAR_PROBABILITIES, FAR_PROBABILITIES_COARSE = 150.0, 15.0
-ROUNDS, SURE_ROUNDS = 4, 3
+ROUNDS, SURE_ROUNDS, EXACT_ROUNDS = 4, 3, 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,11 +167,21 @@ def _confirmed(
     slope = np.divide(beside - at, near - point, out=np.zeros(point.size), where=near != point)
     seen = slope != 0
     step = np.divide(-at, slope, out=np.zeros(point.size), where=seen)
+    trusted = seen & np.isfinite(error) & (np.abs(step) < 0.01 * np.abs(offset))
     final = asker.sent((point + step)[None])[0]
+    exact = np.zeros(point.size, bool)
+    for _ in range(0 if asker.coarse else EXACT_ROUNDS):
+        # an answer of 0 where a gradient was seen is the baseline to the last bit
+        answer = asker.ask(final[None], target).attribution[0]
+        exact = seen & (answer == 0)
+        if exact[trusted].all():
+            break
+        aside = np.divide(-answer, slope, out=np.zeros(point.size), where=seen & ~exact)
+        final = asker.sent((final + np.clip(aside, -0.01 * np.abs(offset), 0.01 * np.abs(offset)))[None])[0]
     floor = 2 * np.spacing(np.maximum(np.abs(final), 1e-3 * np.abs(offset)).astype(asker.dtype)).astype(np.float64)
     rounding = np.divide(asker.deviation(at), np.abs(slope), out=np.full(point.size, np.inf), where=seen)
     left = (4 * np.abs(step) + 3 * rounding + floor) * (3 if asker.coarse else 1)
-    trusted = seen & np.isfinite(error) & (np.abs(step) < 0.01 * np.abs(offset))
+    left[exact] = 0.0
     return Found(None, final, np.where(trusted, left, np.inf))
 
 

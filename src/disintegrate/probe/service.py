@@ -13,17 +13,23 @@ from disintegrate.errors import DisintegrateError, InvalidValue, NotPermitted
 from disintegrate.explainers.protocol import Explainer, Output
 from disintegrate.probe import baseline as baselines
 from disintegrate.probe.asking import Asker, Spent
-from disintegrate.probe.ray import Origin, Ray, explore
+from disintegrate.probe.explore import Verdict, explore
+from disintegrate.probe.ray import Origin, Ray, first_kink
 from disintegrate.probe.result import Baseline, Finding, Override, ProbeResult
 from disintegrate.probe.siblings import Siblings
+from disintegrate.probe.steer import steered
 from disintegrate.progress import SILENT, Progress
 
 FEWEST_QUERIES = 8
 # Queries kept for telling apart the rules that attributions alone cannot.
-RESERVE = 10
+RESERVE, RESERVE_FEW_STEPS = 8, 3
 # Largest input that is made of neighbouring coordinates only: fewer kinks, and digits enough.
 WIDE = 400
 PATCH = 10
+# How far out outputs are asked that may be probabilities, in units of the inputs' spread.
+FAR = 1000.0
+# Outputs that are looked at for one that is not saturated, and what counts as such: p (1 - p).
+CLASSES, LIVELY = 4, 0.02
 NOT_ASKED = "the budget did not reach so far"
 
 
@@ -93,6 +99,7 @@ class _Session:
     ) -> None:
         self.asker = asker
         self.inputs = inputs
+        self.targets = targets
         self.target = int(targets[0])
         self.candidates = candidates
         self.generator = generator
@@ -235,18 +242,18 @@ class _Session:
 
     def _rule(self, origin: Origin) -> None:
         direction = self._direction()
-        drifts: tuple[tuple[int, float], ...] = ((0, 0.0),)
-        if self._in_unit_range():
-            direction = self._across_classes(origin, direction)
-            drifts = ((0, 0.0), (2, 5e-5), (2, 1e-3))
-        elif self.asker.outputs:
-            self._found(output=Finding(Output.LOGITS, "outputs lie outside [0, 1]"))
-        ray = Ray(self.asker, origin, direction, self.target)
-        # behind a softmax the gradient drifts before the first kink: only a jump that is larger counts
-        ray.blur = 2e-3 if len(drifts) > 1 else 0.0
-        verdict = explore(ray, drifts, RESERVE)
-        if len(ray.scales) > 1 and ray.differ(int(np.argmax(ray.scales)), int(np.argmin(ray.scales))):
+        drifting = self._in_unit_range() and self._saturates(origin)
+        if drifting:
+            self._choose_target(origin, direction)
+        ray = Ray(self.asker, origin, direction, self.target, drifting=drifting)
+        bracket = first_kink(ray)
+        verdict = Verdict((), False, "the answers do not change along the ray beyond what the wire rounds")
+        steps_honoured = self.result.steps_override.value is Override.HONOURED
+        if bracket is not None:
             self._steps_ignored()
+            ray, near = steered(ray, bracket)
+            reserve = RESERVE_FEW_STEPS if steps_honoured else RESERVE
+            verdict = explore(ray, near, reserve=reserve, generator=self.generator)
         self._found(rules=Finding(None, verdict.evidence))
         if not np.isfinite(origin.error).all():
             lost = int((~np.isfinite(origin.error)).sum())
@@ -259,8 +266,8 @@ class _Session:
                 target=self.target,
                 spread=self.spread,
                 generator=self.generator,
-                probabilities=self._in_unit_range(),
-                steps_honoured=self.result.steps_override.value is Override.HONOURED,
+                probabilities=drifting,
+                steps_honoured=steps_honoured,
                 baseline_honoured=self.result.baseline_override.value is Override.HONOURED,
             )
             self._found(rules=siblings.choose(ray, verdict))
@@ -270,54 +277,31 @@ class _Session:
             evidence = self.result.steps_override.evidence + ", and the gradient changes along rays"
             self._found(steps_override=Finding(Override.IGNORED, evidence))
 
-    def _across_classes(self, origin: Origin, direction: Float64[np.ndarray, " d"]) -> Float64[np.ndarray, " d"]:
-        """Ask all outputs close to the baseline: do they sum to 1, and which direction changes none of them?"""
-        coarse = self.asker.coarse
-        near = self.asker.sent((origin.point + (1e-2 if coarse else 1e-3) * direction)[None])
-        outputs: list[float] = []
-        gradients: list[Float64[np.ndarray, " d"]] = []
-        ended = False
-        while self.asker.left > 24:
+    def _saturates(self, origin: Origin) -> bool:
+        """Whether outputs stay within [0, 1] far out on both sides, where logits would be large."""
+        aside = FAR * self.spread * self.generator.choice((-1.0, 1.0), origin.point.size)
+        self.asker.ask(origin.point + np.stack([aside, -aside]), self.target, origin=origin.named)
+        inside = self._in_unit_range()
+        if inside:
+            evidence = f"outputs stay within [0, 1] even {FAR:g} times as far out as the inputs"
+            self._found(output=Finding(Output.PROBABILITIES, evidence))
+        return inside
+
+    def _choose_target(self, origin: Origin, direction: Float64[np.ndarray, " d"]) -> None:
+        """Take an output that is not saturated at the baseline, where its gradient would drown in the digits."""
+        near = origin.point + 1e-2 * direction
+        lively: dict[int, float] = {}
+        for target in dict.fromkeys([self.target, *self.targets.tolist(), *range(CLASSES)]):
+            if len(lively) == CLASSES or max(lively.values(), default=0.0) > LIVELY:
+                break
             try:
-                answer = self.asker.ask(near, len(outputs), origin=origin.named)
+                output = float(self.asker.ask(near[None], target, origin=origin.named).output[0])
             except Spent:
                 raise
             except DisintegrateError:
-                ended = True
-                break
-            moved = near[0] - origin.point
-            seen = (moved != 0) & (origin.error < 0.02 * np.abs(moved))
-            gradients.append(np.where(seen, answer.attribution[0], 0) / np.where(seen, moved, 1))
-            outputs.append(float(answer.output[0]))
-        total = sum(outputs)
-        slack = float(np.sqrt((self.asker.deviation(np.array(outputs)) ** 2).sum())) * 5 + 1e-6
-        if not self._in_unit_range():
-            self._found(output=Finding(Output.LOGITS, "outputs lie outside [0, 1]"))
-            return direction
-        if ended and len(outputs) > 1:
-            if abs(total - 1) <= slack:
-                evidence = f"all outputs lie in [0, 1], and the {len(outputs)} of one input sum to {total:.6g}"
-                self._found(output=Finding(Output.PROBABILITIES, evidence))
-            else:
-                self._found(
-                    output=Finding(Output.LOGITS, f"the {len(outputs)} outputs of one input sum to {total:.6g}")
-                )
-                return direction
-        else:
-            self._found(output=Finding(None, f"outputs lie in [0, 1], but {len(outputs)} of them sum to {total:.6g}"))
-        if not outputs:
-            return direction
-        matrix = np.array(gradients)
-        self.target = int(np.argmax(np.linalg.norm(matrix, axis=1)))
-        moving = direction != 0
-        matrix = matrix[:, moving]
-        across = np.zeros(direction.size)
-        if matrix.shape[1] > len(matrix):
-            basis = np.linalg.svd(matrix / np.linalg.norm(matrix, axis=1, keepdims=True), full_matrices=False)[2]
-            basis = basis[: len(matrix) - 1] if ended else basis
-            across[moving] = direction[moving] - basis.T @ (basis @ direction[moving])
-            return across
-        return direction
+                continue
+            lively[target] = output * (1 - output)
+        self.target = max(lively, key=lively.__getitem__, default=self.target)
 
     def _digits(self) -> None:
         self.asker.learn_wire()

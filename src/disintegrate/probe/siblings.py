@@ -12,9 +12,11 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float64
 
+from disintegrate.probe.anchored import weighting
 from disintegrate.probe.asking import Asker
 from disintegrate.probe.completeness import Sums, kinks_misfit, log_likelihoods
-from disintegrate.probe.ray import Origin, Ray, Verdict
+from disintegrate.probe.explore import Verdict
+from disintegrate.probe.ray import Origin, Ray
 from disintegrate.probe.result import Finding, NamedRule
 from disintegrate.probe.staircase import Fit
 from disintegrate.quadrature import Quadrature
@@ -50,8 +52,8 @@ class Siblings:
         origin = near.origin
         groups = _groups([member for fit in verdict.fits for member in fit.pattern.members])
         fits = [next(fit for fit in verdict.fits if group[0] in fit.pattern.members) for group in groups]
-        cost = np.array([fit.cost for fit in fits])
-        score = -(cost - cost.min()) / (2 * verdict.scale)
+        misfit = np.array([fit.misfit for fit in fits])
+        score = -(misfit - misfit.min()) / (2 * verdict.scale)
         evidence = verdict.evidence
         if len(groups) > 1 and self.steps_honoured and self.asker.left >= 3:
             score = score + self._by_few_steps(near, verdict, groups, fits)
@@ -61,7 +63,7 @@ class Siblings:
             evidence += "; the same ray from both ends says whether it is symmetric"
         few = FEW_STEPS if self.steps_honoured else None
         rays: list[Ray] = []
-        if self._open(score) and verdict.drift == (0, 0.0) and not self.probabilities:
+        if self._open(score) and verdict.drift == 0 and not self.probabilities:
             score = score + self._by_kinks(near, verdict, groups, fits)
             evidence += "; the places of its kinks in the outputs were weighed too"
         start = score
@@ -70,10 +72,10 @@ class Siblings:
             room = self.asker.left
             if not self._open(score) or room < 3:
                 break
-            ray = Ray(self.asker, origin, self._ahead(origin, number), self.target, few)
+            ray = Ray(self.asker, origin, self._ahead(origin, number), self.target, steps=few)
             far = FAR_FLOAT16 if self.asker.coarse else FAR
             ray.ask(np.array([NEAR, *(far if number < 2 else ()), *scales][:room]))
-            if number < 2 and len(ray.scales) > 3 and ray.differ(1, 2):
+            if number < 2 and len(ray.scales) > 3 and ray.shows(ray.news(1, 2)):
                 ray.forget(2)
             rays.append(ray)
             asked = [[rule_named(rule)(few or steps) for rule, steps in group] for group in groups]
@@ -107,37 +109,38 @@ class Siblings:
         self, near: Ray, verdict: Verdict, groups: list[list[tuple[str, int]]], fits: list[Fit]
     ) -> Float64[np.ndarray, " g"]:
         """How well each rule explains answers with two steps by the kinks that it sees with its own number."""
-        few = Ray(self.asker, near.origin, near.direction, near.target, FEW_STEPS)
-        few.ask([1.35 * verdict.first, min(2.4 * verdict.first, verdict.cap), verdict.cap])
+        few = Ray(self.asker, near.origin, near.direction, near.target, steps=FEW_STEPS)
+        few.ask([1.35 * verdict.near, min(2.4 * verdict.near, verdict.cap), verdict.cap])
         rows = np.array(near.scales) <= verdict.cap * (1 + 1e-9)
         scales = np.concatenate([np.array(near.scales)[rows], few.scales])
         own, own_noise = near.divided()
         other, other_noise = few.divided()
-        if own.shape[1] != other.shape[1]:
+        if verdict.found is None or own.shape[1] != other.shape[1]:
             return np.zeros(len(groups))
         answers = np.concatenate([own[rows], other])
         noise = np.concatenate([own_noise[rows], other_noise])
-        noise = np.hypot(noise, verdict.drift[1] * np.sqrt((answers**2).mean(0)))
         score = np.full(len(groups), np.inf)
+        freedom = 1
         # rules that share nodes with their own number need not share them with two: each counts for its group
         for index, rule, steps in ((i, *member) for i, group in enumerate(groups) for member in group):
             fit = fits[index]
+            part = verdict.found.coordinates @ weighting(verdict.found, fit)
             both = (rule_named(rule)(steps), rule_named(rule)(FEW_STEPS))
             kinks = fit.kinks * both[0].nodes.max()
-            columns = [
-                _predicted(both[late], scale, kinks, verdict.drift[0])
-                for scale, late in zip(scales, [0] * int(rows.sum()) + [1] * len(few.scales), strict=True)
-            ]
-            design = np.array(columns)
+            design = np.array(
+                [
+                    _predicted(both[late], scale, kinks, verdict.drift)
+                    for scale, late in zip(scales, [0] * int(rows.sum()) + [1] * len(few.scales), strict=True)
+                ]
+            )
             design = design / np.linalg.norm(design, axis=0).clip(1e-300)
-            weight = 1 / np.sqrt((noise**2).mean(1))
-            left = np.linalg.lstsq(design * weight[:, None], answers * weight[:, None], rcond=1e-10)[0]
-            per = noise / np.sqrt((noise**2).mean(1))[:, None]
-            gap = (answers - design @ left) * weight[:, None] / np.sqrt((per**2).mean(0)).clip(1e-300)
-            score[index] = min(score[index], float((gap**2).sum()))
-        worst = score
-        blur = max(float(worst.min()) / answers.size, 1.0)
-        found: Float64[np.ndarray, " g"] = -(worst - worst.min()) / (2 * blur)
+            weight = 1 / np.sqrt(noise**2 @ part**2)
+            data = (answers @ part) * weight
+            left = np.linalg.lstsq(design * weight[:, None], data, rcond=1e-10)[0]
+            freedom = max(len(data) - design.shape[1], 1)
+            score[index] = min(score[index], float(((data - (design * weight[:, None]) @ left) ** 2).sum()))
+        blur = max(float(score.min()) / freedom, 1.0)
+        found: Float64[np.ndarray, " g"] = -(score - score.min()) / (2 * blur)
         return found if blur < 10 else np.zeros(len(groups))
 
     def _by_kinks(
@@ -205,8 +208,11 @@ def _sums(ray: Ray) -> Sums:
 
 def _predicted(rule: Quadrature, scale: float, kinks: Float64[np.ndarray, " k"], drift: int) -> list[float]:
     """What a rule makes of a constant, a drift, and kinks, at one scale."""
-    smooth = [float(rule.weights @ (scale * rule.nodes) ** power) for power in range(drift + 1)]
-    return smooth + [float(rule.weights[scale * rule.nodes > kink].sum()) for kink in kinks]
+    places = scale * rule.nodes
+    smooth = [float(rule.weights @ places**power) for power in range(drift + 1)]
+    steps = [float(rule.weights[places > kink].sum()) for kink in kinks]
+    ramps = [float(rule.weights @ np.maximum(places - kink, 0)) for kink in kinks] if drift else []
+    return smooth + steps + ramps
 
 
 def _symmetric(rule: Quadrature) -> bool:

@@ -11,18 +11,13 @@ above 0 differ by a stretch of the ray (right and left Riemann sums, saliency): 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float64
 
 MOST_STEPS = 256
-# A staircase this many times further from the signal than noise would put it is not in it.
-GATE = 12.0
-# The price of a kink: its place is one of thousands, so that noise explains about so much of itself by it.
-PLACE = 14.0
-SWEEPS = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +37,13 @@ class Pattern:
     def staircase(self, positions: Float64[np.ndarray, "*shape"]) -> Float64[np.ndarray, "*shape"]:
         """The sum of the weights whose nodes lie beyond each position."""
         return self.above[np.searchsorted(self.nodes, positions, side="right")]
+
+    def moment(self, positions: Float64[np.ndarray, "*shape"]) -> Float64[np.ndarray, "*shape"]:
+        """The sum of weight times node over the nodes beyond each position."""
+        parts = -np.diff(self.above) * self.nodes
+        beyond = np.append(np.cumsum(parts[::-1])[::-1], 0.0)
+        found: Float64[np.ndarray, "*shape"] = beyond[np.searchsorted(self.nodes, positions, side="right")]
+        return found
 
 
 @lru_cache
@@ -98,16 +100,20 @@ class Readings:
     Attributes:
         scales: where on the ray was asked.
         certainty: what each row was multiplied by, so that all are equally noisy.
-        signal: orthonormal columns that hold all of the answers but noise.
+        data: the answers in the directions that hold more than noise, whitened, drift included.
+        signal: orthonormal columns that hold all of the answers but noise and drift.
         strength: singular values of the columns, in units of the noise.
+        coordinates: how much of each coordinate goes into each column.
         drift: orthonormal columns of what needs no kink.
         ramps: whether a kink may bend the gradient as well as make it jump, as it does behind a softmax.
     """
 
     scales: Float64[np.ndarray, " q"]
     certainty: Float64[np.ndarray, " q"]
+    data: Float64[np.ndarray, "q r"]
     signal: Float64[np.ndarray, "q r"]
     strength: Float64[np.ndarray, " r"]
+    coordinates: Float64[np.ndarray, "d r"]
     drift: Float64[np.ndarray, "q p"]
     ramps: bool
 
@@ -124,35 +130,52 @@ def readings(
     drift: int,
 ) -> Readings:
     """Split answers into drift, signal and noise by their singular values."""
-    seen = (deviation > 0).all(0)
+    seen = np.asarray((deviation > 0).all(0))
     answers, deviation = answers[:, seen], deviation[:, seen]
     rows = np.sqrt(np.exp(np.log(deviation**2).mean(1)))
     columns = np.sqrt(((deviation / rows[:, None]) ** 2).mean(0))
     basis = np.linalg.qr((scales[:, None] / scales.max()) ** np.arange(drift + 1) / rows[:, None])[0]
-    white = answers / rows[:, None] / columns
-    white = white - basis @ (basis.T @ white)
-    left, values, _ = np.linalg.svd(white, full_matrices=False)
+    whole = answers / rows[:, None] / columns
+    white = whole - basis @ (basis.T @ whole)
+    left, values, right = np.linalg.svd(white, full_matrices=False)
     edge = 1.2 * (np.sqrt(white.shape[1]) + np.sqrt(len(scales)))
     count = int((values > edge).sum())
-    return Readings(scales, 1 / rows, left[:, :count], values[:count], basis, ramps=drift > 0)
+    data = whole @ right[:count].T
+    coordinates = np.zeros((len(seen), count))
+    coordinates[seen] = right[:count].T / columns[:, None]
+    return Readings(
+        scales=scales,
+        certainty=1 / rows,
+        data=data,
+        signal=left[:, :count],
+        strength=values[:count],
+        coordinates=coordinates,
+        drift=basis,
+        ramps=drift > 0,
+    )
 
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """How well a pattern explains readings: `misfit` is the sum of squares that is left, in units of the noise."""
+    """How well a pattern explains readings.
+
+    Attributes:
+        pattern: the nodes and weights.
+        misfit: how far its staircase lies from the answers, as a square in units of the noise (P.4).
+        kinks: where its kink is placed.
+        widths: the distance to the next place that the answers could tell from it.
+        slope: the shares of staircase and ramp.
+        freedom: rows that were left to contradict the pattern.
+        cells: places that would do nearly as well.
+    """
 
     pattern: Pattern
     misfit: float
-    kinks: Float64[np.ndarray, " k"]
-    widths: Float64[np.ndarray, " k"]
+    kinks: Float64[np.ndarray, " 1"]
+    widths: Float64[np.ndarray, " 1"]
+    slope: Float64[np.ndarray, " s"]
     freedom: int
-    parameters: int
-    apart: float = 0.0
-
-    @property
-    def cost(self) -> float:
-        """The misfit, with the price of the kinks that were put in to make it small."""
-        return self.misfit + self.parameters + PLACE * len(self.kinks)
+    cells: Float64[np.ndarray, " c"]
 
 
 def atoms(
@@ -165,106 +188,3 @@ def atoms(
     middle = (edges[1:] + edges[:-1]) / 2
     middle = middle[np.diff(edges) > 1e-9 * high]
     return middle, pattern.staircase(middle / scales[:, None])
-
-
-def _ramp(pattern: Pattern, scales: Float64[np.ndarray, " q"], place: float) -> Float64[np.ndarray, " q"]:
-    weights = -np.diff(pattern.above)
-    beyond = np.maximum(np.multiply.outer(scales, pattern.nodes) - place, 0)
-    ramp: Float64[np.ndarray, " q"] = beyond @ weights
-    return ramp
-
-
-def scan(found: Readings, pattern: Pattern, low: float, high: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each place of a kink: how far its staircase lies from the signal, in units of what noise would do."""
-    places, stairs = atoms(pattern, found.scales, low, high)
-    stairs = stairs * found.certainty[:, None] / found.certainty.max()
-    stairs = stairs - found.drift @ (found.drift.T @ stairs)
-    inside = found.signal.T @ stairs
-    total = np.einsum("qc,qc->c", stairs, stairs)
-    far = np.maximum(total - np.einsum("rc,rc->c", inside, inside), 0)
-    expected = found.freedom * np.einsum("rc,r->c", inside**2, 1 / found.strength**2) + 1e-14
-    return places, far / expected, total
-
-
-def explain(found: Readings, pattern: Pattern, low: float, high: float) -> Fit:
-    """Fit kinks one after the other, those whose staircases lie in the signal before any other."""
-    places, apart, total = scan(found, pattern, low, high)
-    data = found.signal * found.strength
-    target = data.copy()
-    usable = total > 1e-12
-    within = np.flatnonzero(usable & (apart < GATE))
-    rest = np.flatnonzero(usable)
-    stairs = pattern.staircase(places / found.scales[:, None]) * found.certainty[:, None] / found.certainty.max()
-    stairs = stairs - found.drift @ (found.drift.T @ stairs)
-    original = np.linalg.norm(stairs, axis=0)
-    chosen: list[int] = []
-    basis, spent = found.drift, 0
-    misfit = float((target**2).sum())
-    for candidates in (within, rest):
-        while len(candidates) and len(chosen) < data.shape[1] + 2:
-            norms = np.linalg.norm(stairs[:, candidates], axis=0)
-            ok = norms > 1e-5 * original[candidates]
-            unit = np.where(ok, stairs[:, candidates] / np.where(ok, norms, 1), 0)
-            gain = ((target.T @ unit) ** 2).sum(0)
-            best = int(np.argmax(gain))
-            if gain[best] < 3 * data.shape[1] + 12:
-                break
-            chosen.append(int(candidates[best]))
-            columns = unit[:, [best]]
-            spent += 1
-            if found.ramps:
-                ramp = _ramp(pattern, found.scales, places[chosen[-1]]) * found.certainty
-                ramp = ramp - basis @ (basis.T @ ramp)
-                ramp = ramp - columns @ (columns.T @ ramp)
-                if np.linalg.norm(ramp) > 1e-9 * np.linalg.norm(found.certainty) * found.scales.max():
-                    columns = np.column_stack([columns, ramp / np.linalg.norm(ramp)])
-                    spent += 1
-            basis = np.column_stack([basis, columns])
-            target = target - columns @ (columns.T @ target)
-            stairs = stairs - columns @ (columns.T @ stairs)
-            misfit = float((target**2).sum())
-    freedom = data.shape[1] * max(len(found.scales) - found.drift.shape[1] - spent, 0)
-    near = np.abs(places[:, None] - places[chosen])
-    near[near == 0] = np.inf
-    widths = near.min(0, initial=high) if len(places) > 1 else np.full(len(chosen), high)
-    return Fit(pattern, misfit, places[chosen], widths, freedom, data.shape[1] * spent)
-
-
-def refine(found: Readings, fit: Fit, low: float, high: float) -> Fit:
-    """Move each kink to where it explains most beside the others: what was put in first need not be the best."""
-    places, stairs = atoms(fit.pattern, found.scales, low, high)
-    stairs = stairs * found.certainty[:, None] / found.certainty.max()
-    data = found.signal * found.strength
-    kinks = fit.kinks.copy()
-    misfit = fit.misfit
-    for _ in range(SWEEPS):
-        before = misfit
-        for number in range(len(kinks)):
-            basis = _span(found, fit.pattern, np.delete(kinks, number))
-            target = data - basis @ (basis.T @ data)
-            free = stairs - basis @ (basis.T @ stairs)
-            norms = np.linalg.norm(free, axis=0)
-            ok = norms > 1e-5 * np.linalg.norm(stairs, axis=0).clip(1e-300)
-            gain = ((target.T @ np.where(ok, free / np.where(ok, norms, 1), 0)) ** 2).sum(0)
-            trial = kinks.copy()
-            trial[number] = places[int(np.argmax(gain))]
-            whole = _span(found, fit.pattern, trial)
-            left = float(((data - whole @ (whole.T @ data)) ** 2).sum())
-            if left < misfit:
-                kinks, misfit = trial, left
-        if before - misfit < 1:
-            break
-    return replace(fit, kinks=kinks, misfit=misfit)
-
-
-def _span(found: Readings, pattern: Pattern, kinks: Float64[np.ndarray, " k"]) -> Float64[np.ndarray, "q c"]:
-    """Orthonormal columns of the drift, the staircases of these kinks, and their ramps."""
-    columns = [found.drift, pattern.staircase(kinks / found.scales[:, None]) * found.certainty[:, None]]
-    if found.ramps:
-        ramps = [_ramp(pattern, found.scales, float(kink)) * found.certainty for kink in kinks]
-        columns += [np.array(ramps).reshape(-1, len(found.scales)).T]
-    whole = np.column_stack(columns)
-    whole = whole / np.linalg.norm(whole, axis=0).clip(1e-300)
-    left, values, _ = np.linalg.svd(whole, full_matrices=False)
-    kept: Float64[np.ndarray, "q c"] = left[:, values > 1e-10 * values.max(initial=1e-300)]
-    return kept

@@ -1,0 +1,135 @@
+"""Asking along a ray whose first kink is known, until one pattern of nodes and weights is left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64
+
+from disintegrate.probe.anchored import anchored
+from disintegrate.probe.design import telling_scales
+from disintegrate.probe.ray import Ray
+from disintegrate.probe.staircase import Fit, Pattern, Readings
+
+# Scales asked at first and in each later round, up to so many times that of the kink.
+START, MORE, ROUNDS = 10, 6, 6
+REACH, FURTHER, NEAREST = 2.2, 1.5, 1.3
+# Powers of the scale by which the gradient may drift between kinks: behind a softmax, where it does, and elsewhere.
+DRIFTS, STEADY = (1, 2, 3), (0,)
+# Noise beyond that of the wire, where ties or many kinks leave no rows to contradict a rule.
+SCATTERS = (0.0, 1e-4, 1e-3, 3e-3)
+# How much more the second-best pattern must cost than the best; how far the best may lie from the answers, in units of
+# the noise; and with how many rows to spare, at least and as a share.
+MARGIN, WORST, SPARE, SHARE = 25.0, 2.0, 6, 0.4
+
+
+@dataclass(frozen=True, eq=False)
+class Verdict:
+    """What a ray says: the best fits, whether the first of them stands alone, and why.
+
+    Attributes:
+        fits: the patterns that explain the answers nearly as well as the best, the best first.
+        decided: whether only one is left.
+        evidence: the reason, as a sentence.
+        scale: how many times noise the best one misses, at least 1.
+        found: the answers that were judged.
+        cap: the largest scale that was judged.
+        drift: the powers of the scale by which the gradient may drift.
+        near: where the kink was expected.
+    """
+
+    fits: tuple[Fit, ...]
+    decided: bool
+    evidence: str
+    scale: float = 1.0
+    found: Readings | None = None
+    cap: float = 0.0
+    drift: int = 0
+    near: float = 0.0
+
+
+def explore(ray: Ray, near: float, *, reserve: int, generator: np.random.Generator) -> Verdict:
+    """Ask a ray around and beyond its first kink, and say which patterns explain the answers.
+
+    Asks further scales until one pattern is left, the budget but for a reserve is spent, or nothing helps.
+    """
+    cap = REACH * near
+    ray.ask(_grid(min(START, max(ray.asker.left - reserve, 0)), 0.8 * near, cap, 0.0))
+    verdict = _judged(ray, near, cap)
+    if verdict.fits and not 0.8 < verdict.fits[0].kinks[0] / near < NEAREST:
+        near = float(verdict.fits[0].kinks[0])
+        cap = REACH * near
+    for number in range(ROUNDS):
+        count = min(MORE, ray.asker.left - reserve)
+        if verdict.decided or count < 2:
+            break
+        if verdict.found is not None:
+            # a little further than was explained so far, where the staircases of rivals have drifted apart
+            low, high = 0.9 * near, FURTHER * verdict.cap
+            scales = telling_scales(verdict.found, verdict.fits, low, high, count, generator)
+            cap = max(cap, verdict.cap, *scales)
+            ray.ask(scales)
+            count -= len(scales)
+            ray.ask(_grid(count, near, verdict.cap, 0.37 * (number + 1)))
+        else:
+            cap = max(cap / FURTHER, NEAREST * near)
+            ray.ask(_grid(count, 0.9 * near, cap, 0.37 * (number + 1)))
+        verdict = _judged(ray, near, cap)
+    return verdict
+
+
+def _grid(count: int, low: float, high: float, shift: float) -> Float64[np.ndarray, " k"]:
+    return low * (high / low) ** (((np.arange(count) + 0.5 + shift) / max(count, 1)) % 1)
+
+
+def _judged(ray: Ray, near: float, cap: float) -> Verdict:
+    """The verdict on the longest stretch of the ray that some pattern explains, by the smallest drift that will do."""
+    verdict = Verdict((), False, "the answers do not change enough along the ray")
+    for found, drift, end in _stretches(ray, near, cap):
+        fits = anchored(found, near)
+        verdict = _verdict(fits, found, drift, end, near)
+        if verdict.fits:
+            return verdict
+    return verdict
+
+
+def _stretches(ray: Ray, near: float, cap: float) -> Iterator[tuple[Readings, int, float]]:
+    end = cap
+    while end >= NEAREST * near:
+        for drift in DRIFTS if ray.drifting else STEADY:
+            for scatter in SCATTERS:
+                found = ray.below(end, drift, scatter)
+                if found is None or not len(found.strength):
+                    break
+                if found.freedom - 2 * found.ramps >= max(SPARE, SHARE * len(found.scales)):
+                    yield found, drift, end
+                    break
+        end /= FURTHER
+
+
+def _verdict(fits: tuple[Fit, ...], found: Readings, drift: int, end: float, near: float) -> Verdict:
+    best = fits[0]
+    per = best.misfit / max(best.freedom, 1)
+    rows = len(found.scales)
+    name = named(best.pattern)
+    if per > WORST:
+        return Verdict((), False, f"no rule explains {rows} scales; {name} comes nearest")
+    scale = max(per, 1.0)
+    rivals = tuple(fit for fit in fits if fit.misfit - best.misfit < MARGIN * scale)
+    if len(rivals) > 1:
+        several = ", ".join(named(fit.pattern) for fit in rivals[:4])
+        evidence = f"{len(rivals)} rules explain {rows} scales alike: {several}"
+        return Verdict(rivals, False, evidence, scale, found, end, drift, near)
+    evidence = (
+        f"{rows} scales of a ray hold the staircase of {name}: it lies {best.misfit:.3g} from them where noise would "
+        f"put it {best.freedom}; that of {named(fits[1].pattern)}, the next best, {fits[1].misfit:.3g}"
+    )
+    return Verdict(rivals, True, evidence, scale, found, end, drift, near)
+
+
+def named(pattern: Pattern) -> str:
+    """The first rule of a pattern, as text."""
+    rule, steps = pattern.members[0]
+    return f"{rule}({steps})"
