@@ -152,7 +152,7 @@ def true_gradient(explainer: LocalExplainer, digits: Digits) -> np.ndarray:
     """Vanilla gradient of the label's output at each digit, in the explainer's own arithmetic."""
     inputs = torch.tensor(digits.normalised(), dtype=explainer.dtype, device=explainer.device)
     targets = torch.tensor(digits.labels, dtype=torch.long, device=explainer.device)
-    return np.asarray(vanilla_gradient(explainer.model, inputs, targets, memory=explainer.memory).cpu())
+    return np.asarray(vanilla_gradient(explainer.prepared(inputs, targets), inputs, targets).cpu())
 
 
 def explanation_of(explainer: Explainer, digits: Digits) -> np.ndarray:
