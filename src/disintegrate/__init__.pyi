@@ -42,7 +42,17 @@ from .quadrature import (
     trapezoid,
 )
 from .recover import Recovery, recover
-from .regions import Kink, Regions, Unit, exact_integrated_gradients, nearest_kinks, ray_regions
+from .regions import (
+    Kink,
+    PlanErrors,
+    Regions,
+    Unit,
+    exact_integrated_gradients,
+    exact_recovery,
+    nearest_kinks,
+    plan_errors,
+    ray_regions,
+)
 from .rules import PRESETS, RULES, Preset, rule_named
 from .softmax import LogitDifference, LogitGradients, recover_logits
 from .walk import Walk
@@ -72,6 +82,7 @@ __all__ = [
     "Output",
     "Path",
     "Plan",
+    "PlanErrors",
     "Prepared",
     "Preset",
     "ProbeResult",
@@ -99,6 +110,7 @@ __all__ = [
     "distance",
     "estimate",
     "exact_integrated_gradients",
+    "exact_recovery",
     "gauss_legendre",
     "integrated_gradients",
     "krige",
@@ -106,6 +118,7 @@ __all__ = [
     "nearest_kinks",
     "noise_of",
     "nudged",
+    "plan_errors",
     "predicted_distance",
     "prepare",
     "probe",
