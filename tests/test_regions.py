@@ -11,8 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from disintegrate import InvalidValue
-from disintegrate.regions import exact_integrated_gradients, nearest_kinks, ray_regions
+from disintegrate import InvalidValue, riemann_right, rule_named, shared_piece
+from disintegrate.regions import (
+    exact_integrated_gradients,
+    exact_recovery,
+    nearest_kinks,
+    plan_errors,
+    ray_regions,
+)
 from tests import oracles
 
 MAPS = (2, 6, 6)
@@ -252,3 +258,31 @@ def test_float32_finds_the_same_kinks_to_its_own_digits() -> None:
     rough = [kink.position for kink in ray_regions(model.float(), x.float(), b.float()).kinks]
     assert len(rough) == pytest.approx(len(exact), abs=2)
     assert all(np.abs(np.array(rough) - position).min() < 1e-3 for position in exact)
+
+
+def test_a_plans_error_falls_into_its_parts() -> None:
+    """Equation (3) without a kink has no part of kinks; equation (4) and one step no part of quadrature at all."""
+    model, x, b = drawn("linear", 4)
+    truth = oracles.gradient(model, x, 1)
+    clear = float(nearest_kinks(model, x, b)[0])
+    recovered = truth + 1e-3
+    near = plan_errors(model, x, b, shared_piece(1 - clear / 2, 50), riemann_right, recovered, target=1)
+    assert float(near.kink.norm()) < 1e-12
+    far = plan_errors(model, x, b, shared_piece(0.5 - clear, 50), riemann_right, recovered, target=1)
+    assert far.relative["kink"] > 1e-3
+    for errors in (near, far):
+        torch.testing.assert_close(errors.gradient, truth)
+        torch.testing.assert_close(errors.kink + errors.quadrature + errors.rounding, recovered - truth)
+    zero = torch.zeros_like(x)
+    errors = plan_errors(model, x, zero, shared_piece(0.5, 50), riemann_right, recovered, target=1)
+    slow = oracles.equation_3(model, x, 1, 50, 0.5)
+    torch.testing.assert_close(slow, errors.gradient + errors.kink + errors.quadrature)
+
+
+def test_the_exact_recovery_is_the_limit_of_ever_more_steps() -> None:
+    model, x, b = drawn("linear", 5)
+    plan = shared_piece(0.6, 20_000)
+    errors = plan_errors(model, x, b, plan, rule_named("midpoint"), torch.zeros_like(x))
+    assert errors.relative["quadrature"] < 1e-3
+    exact = exact_recovery(model, x, b, shared_piece(0.6, 50))
+    torch.testing.assert_close(errors.gradient + errors.kink, exact)

@@ -29,7 +29,7 @@ def mean_gradient(
     baselines: Float[Tensor, "n *shape"],
     difference: Float[Tensor, "n *shape"],
     targets: Int[Tensor, " n"],
-    parts: Sequence[tuple[Float[Tensor, " s"], Float[Tensor, " s"]]],
+    parts: Sequence[tuple[Tensor, Tensor]],
 ) -> Float[Tensor, "n *shape"]:
     """`sum_i w_i g(b + t_i d)` on each ray, for nodes and weights that come in parts.
 
