@@ -31,7 +31,7 @@ from disintegrate.regions import plan_errors
 from disintegrate.versions import versions
 
 RESULTS = Path(__file__).parents[1] / "results"
-IMAGES = {"TwoLayerNet": 200, "LeNet": 20, "ResNet18": 6}
+IMAGES = {"TwoLayerNet": 200, "LeNet": 12, "ResNet18": 3}
 ALPHAS = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 1 - 1e-4, 1 - 1e-5, 1 - 1e-6)
 # A walk through ResNet18 meets thousands of kinks: it begins later.
 FIRST_ALPHA = {"ResNet18": 0.9}
