@@ -72,9 +72,7 @@ def integrated_gradients(
         >>> torch.allclose(attribution.sum(), (linear(x) - linear(b)).sum())
         True
     """
-    ready = _ready(model, inputs, targets, memory, baselines)
-    difference = inputs - baselines
-    return difference * ready.mean_gradient(baselines, difference, targets, quadrature)
+    return _ready(model, inputs, targets, memory, baselines).attributions(inputs, baselines, targets, quadrature)
 
 
 def _ready(

@@ -69,25 +69,29 @@ class Prepared:
             return torch.cat([plain.gradient_at(self.model, *part) for part in parts])
         return torch.cat([gradient_at(self.rewritten, *part) for part in parts])
 
-    def mean_gradient(
+    def attributions(
         self,
+        inputs: Float[Tensor, "n *shape"],
         baselines: Float[Tensor, "n *shape"],
-        difference: Float[Tensor, "n *shape"],
         targets: Int[Tensor, " n"],
         quadrature: Quadrature,
     ) -> Float[Tensor, "n *shape"]:
-        """`sum_i w_i g(b + t_i d)` on each ray."""
+        """`(x - b) sum_i w_i g(b + t_i (x - b))`; beside the answers no more is held than a tile."""
         if self.rewritten is None:
-            return plain.mean_gradient(self.model, baselines, difference, targets, quadrature, self.rows)
+            difference = inputs - baselines
+            return difference * plain.mean_gradient(self.model, baselines, difference, targets, quadrature, self.rows)
         nodes, weights = (
-            torch.tensor(array, dtype=difference.dtype, device=difference.device)
+            torch.tensor(array, dtype=inputs.dtype, device=inputs.device)
             for array in (quadrature.nodes, quadrature.weights)
         )
-        total = torch.empty_like(difference)
-        for block, parts in tiles(len(difference), quadrature.steps, self.rows):
-            rays = (baselines[block], difference[block], targets[block])
-            total[block] = mean_gradient(self.rewritten, *rays, [(nodes[part], weights[part]) for part in parts])
-        return total
+        answers = torch.empty_like(inputs)
+        for block, parts in tiles(len(inputs), quadrature.steps, self.rows):
+            difference = inputs[block] - baselines[block]
+            steps = [(nodes[part], weights[part]) for part in parts]
+            answers[block] = difference * mean_gradient(
+                self.rewritten, baselines[block], difference, targets[block], steps
+            )
+        return answers
 
 
 def prepare(
@@ -189,7 +193,7 @@ def _measured(candidates: Sequence[Prepared], inputs: Tensor, targets: Tensor) -
             rule = midpoint(min(trial.rows, MEASURED_STEPS))
             images = trial.rows // rule.steps
             chosen = torch.arange(images, device=inputs.device) % len(inputs)
-            rays = (torch.zeros_like(inputs[chosen]), inputs[chosen], targets[chosen])
+            rays = (inputs[chosen], torch.zeros_like(inputs[chosen]), targets[chosen])
             seconds = min(_seconds(trial, *rays, rule) for _ in range(3)) / images / rule.steps
             worse = 0 if seconds < 0.97 * lowest else worse + 1
             lowest = min(lowest, seconds)
@@ -200,9 +204,9 @@ def _measured(candidates: Sequence[Prepared], inputs: Tensor, targets: Tensor) -
     return best[1]
 
 
-def _seconds(prepared: Prepared, baselines: Tensor, difference: Tensor, targets: Tensor, rule: Quadrature) -> float:
+def _seconds(prepared: Prepared, inputs: Tensor, baselines: Tensor, targets: Tensor, rule: Quadrature) -> float:
     started = time.perf_counter()
-    prepared.mean_gradient(baselines, difference, targets, rule)
-    if difference.device.type == "cuda":
-        torch.cuda.synchronize(difference.device)
+    prepared.attributions(inputs, baselines, targets, rule)
+    if inputs.device.type == "cuda":
+        torch.cuda.synchronize(inputs.device)
     return time.perf_counter() - started
