@@ -12,14 +12,16 @@ def test_every_public_name_is_there_and_no_other() -> None:
 def test_the_public_names_are_these() -> None:
     assert sorted(disintegrate.__all__) == [
         "BadAnswer", "Capabilities", "Cost", "DamagedFile", "Deaf", "DisintegrateError", "DistanceSummary",
-        "Exactness", "Explainer", "Explanation", "InvalidValue", "LocalExplainer", "LogitDifference",
-        "LogitGradients", "Measure", "Misuse", "Noise", "NotPermitted", "Output", "PRESETS", "Plan", "Preset",
-        "ProbeResult", "Proposal", "Quadrature", "Query", "RULES", "Recording", "Recovery", "Remembering",
-        "Request", "Rule", "Term", "UnknownName", "UnwritableOutput", "Walk", "Way", "Wire", "Wired",
-        "baseline_window", "bias_free", "carry_out", "distance", "estimate", "gauss_legendre",
-        "integrated_gradients", "krige", "midpoint", "noise_of", "nudged", "predicted_distance", "probe",
-        "propose", "recover", "recover_logits", "riemann_left", "riemann_right", "rule_named", "shared_piece",
-        "single_step", "single_step_beyond", "step_count", "summarise", "trapezoid", "vanilla_gradient",
+        "Exactness", "Explainer", "Explanation", "InvalidValue", "Kink", "LocalExplainer", "LogitDifference",
+        "LogitGradients", "Measure", "Misuse", "Noise", "NotPermitted", "Output", "PRESETS", "Path", "Plan",
+        "PlanErrors", "Prepared", "Preset", "ProbeResult", "Proposal", "Quadrature", "Query", "RULES", "Recording",
+        "Recovery", "Regions", "Remembering", "Request", "Rewriting", "Rule", "Term", "Unit", "UnknownName",
+        "UnwritableOutput", "Walk", "Way", "Wire", "Wired", "baseline_window", "bias_free", "carry_out", "distance",
+        "estimate", "exact_integrated_gradients", "exact_recovery", "gauss_legendre", "integrated_gradients", "krige",
+        "midpoint", "nearest_kinks", "noise_of", "nudged", "plan_errors", "predicted_distance", "prepare", "probe",
+        "propose", "ray_regions", "recover", "recover_logits", "riemann_left", "riemann_right", "rule_named",
+        "shared_piece", "single_step", "single_step_beyond", "step_count", "summarise", "trapezoid",
+        "vanilla_gradient",
     ]  # fmt: skip
 
 

@@ -4,7 +4,7 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,8 +19,8 @@ from tests import oracles
 ROOT = Path(__file__).parents[1]
 
 
-def study(name: str) -> ModuleType:
-    found = importlib.util.spec_from_file_location(f"studies_{name}", ROOT / "studies" / f"{name}.py")
+def study(name: str, folder: str = "studies") -> ModuleType:
+    found = importlib.util.spec_from_file_location(f"{folder}_{name}", ROOT / folder / f"{name}.py")
     assert found is not None
     assert found.loader is not None
     module = importlib.util.module_from_spec(found)
@@ -106,3 +106,43 @@ def test_a_tie_is_settled_by_the_library_and_not_where_no_patches_are_equal(digi
             assert found["untied"].max() < 1e-10, name
             assert found["noisy"].max() < 1e-10, name
     assert torch.backends.mkldnn.enabled == before
+
+
+@pytest.mark.parametrize("network", ["TwoLayerNet", "LeNet"])
+def test_the_exact_equation_3_is_theorem_3_3_and_the_parts_are_the_whole_error(
+    digits: mnist.Digits, network: str
+) -> None:
+    """Noise on the inputs, so that nothing ties."""
+    kinks, trained = study("kinks"), SimpleNamespace(model=build(network).eval())
+    found = kinks.measure(trained, digits.first(1).with_noise(0.1), (0.98, 1 - 1e-9))
+    assert found["exact"][1] < 1e-12 if found["without_kink"][1] else found["exact"][1] < 0.1
+    assert found["kinks"] == 0 or not found["without_kink"][0]
+    if found["without_kink"][0]:
+        assert found["exact_distance"] < 1e-12
+        assert found["nearest"][0] > 0.02
+    assert found["exact"][0] == pytest.approx(found["exact_distance"])
+    # Kinks, quadrature and rounding are parts of one difference, so none exceeds the others' sum with the whole.
+    kink, quadrature, rounding = found["parts"]
+    assert rounding < 0.02
+    assert found["distance"][0] <= 2 * (kink + quadrature + rounding) + 1e-6
+
+
+def test_rank_correlation_shares_ranks_among_equals() -> None:
+    correlation = study("kinks").rank_correlation
+    assert correlation(np.array([1.0, 2, 3]), np.array([10.0, 20, 30])) == pytest.approx(1)
+    assert correlation(np.array([1.0, 2, 3]), np.array([9.0, 4, 1])) == pytest.approx(-1)
+    assert correlation(np.array([1.0, 1, 2]), np.array([1.0, 2, 3])) == pytest.approx(np.sqrt(3) / 2)
+    assert correlation(np.array([1.0, 1, 1]), np.array([1.0, 2, 3])) is None
+
+
+def test_the_benchmarks_contestants_compute_the_same() -> None:
+    benchmark = study("gradients", "benchmarks")
+    torch.manual_seed(0)
+    inputs, targets = torch.randn(3, 1, 28, 28), torch.tensor([1, 2, 3])
+    subject = benchmark.Subject("TwoLayerNet", build("TwoLayerNet").eval(), inputs, targets)
+    expected = benchmark.loop(subject, 10)()
+    for contestant in (benchmark.ours(subject, 10), benchmark.captum(subject, 10), benchmark.captum(subject, 10, 7)):
+        torch.testing.assert_close(contestant(), expected, rtol=1e-4, atol=1e-6)
+    # Each weight is multiplied once forward and once backward.
+    assert benchmark.flop_per_gradient(subject) == 2 * 2 * (784 * 100 + 100 * 10)
+    assert benchmark.agreement(subject, (64, 32))["float64_largest"] < 1e-12

@@ -23,7 +23,7 @@ from .explainers import (
     Wire,
     Wired,
 )
-from .gradients import integrated_gradients, vanilla_gradient
+from .gradients import Path, Prepared, Rewriting, integrated_gradients, prepare, vanilla_gradient
 from .kriging import krige, predicted_distance
 from .measure import Exactness, Measure
 from .metrics import DistanceSummary, distance, summarise
@@ -42,6 +42,17 @@ from .quadrature import (
     trapezoid,
 )
 from .recover import Recovery, recover
+from .regions import (
+    Kink,
+    PlanErrors,
+    Regions,
+    Unit,
+    exact_integrated_gradients,
+    exact_recovery,
+    nearest_kinks,
+    plan_errors,
+    ray_regions,
+)
 from .rules import PRESETS, RULES, Preset, rule_named
 from .softmax import LogitDifference, LogitGradients, recover_logits
 from .walk import Walk
@@ -60,6 +71,7 @@ __all__ = [
     "Explainer",
     "Explanation",
     "InvalidValue",
+    "Kink",
     "LocalExplainer",
     "LogitDifference",
     "LogitGradients",
@@ -68,7 +80,10 @@ __all__ = [
     "Noise",
     "NotPermitted",
     "Output",
+    "Path",
     "Plan",
+    "PlanErrors",
+    "Prepared",
     "Preset",
     "ProbeResult",
     "Proposal",
@@ -76,10 +91,13 @@ __all__ = [
     "Query",
     "Recording",
     "Recovery",
+    "Regions",
     "Remembering",
     "Request",
+    "Rewriting",
     "Rule",
     "Term",
+    "Unit",
     "UnknownName",
     "UnwritableOutput",
     "Walk",
@@ -91,15 +109,21 @@ __all__ = [
     "carry_out",
     "distance",
     "estimate",
+    "exact_integrated_gradients",
+    "exact_recovery",
     "gauss_legendre",
     "integrated_gradients",
     "krige",
     "midpoint",
+    "nearest_kinks",
     "noise_of",
     "nudged",
+    "plan_errors",
     "predicted_distance",
+    "prepare",
     "probe",
     "propose",
+    "ray_regions",
     "recover",
     "recover_logits",
     "riemann_left",

@@ -11,8 +11,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from disintegrate.explainers import Capabilities, LocalExplainer
+from disintegrate.gradients import Rewriting
 
 SERVICE = Capabilities(rule="riemann_right")
+# Where the last digit of a sum decides what max pooling passes on, that sum is the model's own.
+TIES_AS_THEY_ARE = Rewriting.BEHIND_POOLING
 
 
 @dataclass(frozen=True)
@@ -90,13 +93,13 @@ def random_last_digit(model: nn.Module) -> nn.Module:
     return model
 
 
-def as_served(model: nn.Module, device: str) -> LocalExplainer:
+def as_served(model: nn.Module, device: str, rewriting: Rewriting = Rewriting.ALL) -> LocalExplainer:
     """The service of the tables: float32, right Riemann sum."""
-    return LocalExplainer(model, SERVICE, device=device, dtype=torch.float32)
+    return LocalExplainer(model, SERVICE, device=device, dtype=torch.float32, rewriting=rewriting)
 
 
 def _wide(model: nn.Module, device: str) -> LocalExplainer:
-    return LocalExplainer(model.double(), SERVICE, device=device)
+    return LocalExplainer(model.double(), SERVICE, device=device, rewriting=TIES_AS_THEY_ARE)
 
 
 def _with_softmax(model: nn.Module) -> nn.Module:
@@ -107,12 +110,14 @@ CONDITIONS: dict[str, Condition] = {
     "as_served": Condition("float32 throughout, as in the tables", as_served),
     "float64_model": Condition(
         "the model in float64, the service's points and sums in float32: without the rounding inside the model",
-        lambda model, device: as_served(DoubleInside(model), device),
+        lambda model, device: as_served(DoubleInside(model), device, TIES_AS_THEY_ARE),
     ),
     "float64_sums": Condition(
         "model and sums in float64, inputs and points still rounded to float32: without cancellation, so that what is "
         "left are kinks and ties between the points of the two queries, which rounding sets apart",
-        lambda model, device: LocalExplainer(RoundedPoints(model), replace(SERVICE, dtype="float32"), device=device),
+        lambda model, device: LocalExplainer(
+            RoundedPoints(model), replace(SERVICE, dtype="float32"), device=device, rewriting=TIES_AS_THEY_ARE
+        ),
     ),
     "float64": Condition(
         "float64 throughout: the two queries' points differ in the sixteenth digit; what is left are kinks, quadrature "
@@ -125,7 +130,7 @@ CONDITIONS: dict[str, Condition] = {
     ),
     "untied_float64": Condition(
         "the same in float64: neither rounding nor ties; what is left is the plan's own error, kinks and quadrature",
-        lambda model, device: LocalExplainer(Untied(model).double(), SERVICE, device=device),
+        lambda model, device: _wide(Untied(model), device),
     ),
     "noisy_inputs": Condition(
         "float32, noise of 1e-3 on every pixel of the normalised inputs: no ties but at the baseline", as_served, 1e-3
@@ -141,7 +146,7 @@ CONDITIONS: dict[str, Condition] = {
     ),
     "softmax_float64": Condition(
         "float64, probabilities instead of logits",
-        lambda model, device: LocalExplainer(_with_softmax(model).double(), SERVICE, device=device),
+        lambda model, device: _wide(_with_softmax(model), device),
     ),
 }
 

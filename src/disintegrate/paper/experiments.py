@@ -115,7 +115,8 @@ def measure(
 ) -> Arrays:
     """Distances and cancelled digits of several methods for all digits, from units of 200 images.
 
-    The key of a unit holds the weights, the pixels, the plans, the dtype and the condition that changed them.
+    The key of a unit holds the weights, the pixels, the plans, the dtype, the rewriting and the condition that changed
+    them.
     """
     network = trained.record.recipe.network
     starts = range(0, len(digits), IMAGES_PER_UNIT)
@@ -125,6 +126,7 @@ def measure(
     for start in starts:
         block = digits.slice(start, start + IMAGES_PER_UNIT)
         content = (trained.record.weights_sha256, block.sha256, condition, str(explainer.dtype), str(explainer.device),
+                   explainer.rewriting.value,
                    *(f"{name}: {METHODS[name]}" for name in methods))  # fmt: skip
         key = f"{network}-{condition}-{start}-{hashlib.sha256('|'.join(content).encode()).hexdigest()[:16]}"
         parts.append(units.once(key, partial(_measure_block, explainer, block, methods)))
@@ -152,7 +154,7 @@ def true_gradient(explainer: LocalExplainer, digits: Digits) -> np.ndarray:
     """Vanilla gradient of the label's output at each digit, in the explainer's own arithmetic."""
     inputs = torch.tensor(digits.normalised(), dtype=explainer.dtype, device=explainer.device)
     targets = torch.tensor(digits.labels, dtype=torch.long, device=explainer.device)
-    return np.asarray(vanilla_gradient(explainer.model, inputs, targets, memory=explainer.memory).cpu())
+    return np.asarray(vanilla_gradient(explainer.prepared(inputs, targets), inputs, targets).cpu())
 
 
 def explanation_of(explainer: Explainer, digits: Digits) -> np.ndarray:

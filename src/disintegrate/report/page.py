@@ -12,11 +12,13 @@ from markupsafe import Markup
 
 from disintegrate.files import write_atomically
 from disintegrate.paper.figures import draw
+from disintegrate.paper.kinks import KinksStudy, load_kinks
 from disintegrate.paper.records import Cell, Drawing, Evidence, Record, Run, claims, load_run
 from disintegrate.paper.saturation import Saturation, load_saturation
 from disintegrate.paper.ties import TiesStudy, load_ties
 from disintegrate.report.estimates import CalibrationStudy, FixedStudy, calibration_svg, load_calibration, load_fixed
 from disintegrate.report.findings import Finding, findings, number
+from disintegrate.report.kinks import kinks_sections
 from disintegrate.report.saturation import saturation_section
 from disintegrate.report.ties import ties
 
@@ -37,6 +39,7 @@ class Studies:
     ties: TiesStudy | None = None
     fixed: FixedStudy | None = None
     calibration: CalibrationStudy | None = None
+    kinks: KinksStudy | None = None
 
 
 def render(run: Run, records: Sequence[Record], studies: Studies | None = None) -> str:
@@ -67,6 +70,8 @@ def render(run: Run, records: Sequence[Record], studies: Studies | None = None) 
         fixed=studies.fixed,
         calibration=calibration,
         calibration_drawing=Markup(calibration_svg(calibration)) if calibration else None,  # noqa: S704
+        kinks=kinks_sections(studies.kinks) if studies.kinks else None,
+        kinks_study=studies.kinks,
         saturation=section,
         saturation_drawing=Markup(draw(section.drawing)) if section else None,  # noqa: S704
         drawings=[(record, Markup(draw(record))) for record in records if isinstance(record, Drawing)],  # noqa: S704
@@ -93,13 +98,14 @@ def render_folder(folder: Path) -> Path:
 def _studies(folder: Path, weights: set[str]) -> Studies:
     """The studies in a folder that are about networks with these weights; calibration goes with fixed services."""
     saturation, study = load_saturation(folder / "saturation.json"), load_ties(folder / "ties.json")
-    fixed = load_fixed(folder / "fixed.json")
+    fixed, kinks = load_fixed(folder / "fixed.json"), load_kinks(folder / "kinks.json")
     if fixed and not {table.weights_sha256 for table in fixed.tables} <= weights:
         fixed = None
     return Studies(
         saturation=saturation if saturation and weights & {row.weights_sha256 for row in saturation.rows} else None,
         ties=study if study and weights & {row.weights_sha256 for row in study.rows} else None,
         fixed=fixed,
+        kinks=kinks if kinks and weights & {row.weights_sha256 for row in kinks.networks} else None,
         calibration=load_calibration(folder / "calibration.json") if fixed else None,
     )
 
