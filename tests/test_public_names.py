@@ -11,21 +11,22 @@ def test_every_public_name_is_there_and_no_other() -> None:
 
 def test_the_public_names_are_these() -> None:
     assert sorted(disintegrate.__all__) == [
-        "BadAnswer", "Capabilities", "Cost", "DamagedFile", "Deaf", "DisintegrateError", "DistanceSummary",
-        "Exactness", "Explainer", "Explanation", "InvalidValue", "LocalExplainer", "LogitDifference",
-        "LogitGradients", "Measure", "Misuse", "Noise", "NotPermitted", "Output", "PRESETS", "Plan", "Preset",
-        "ProbeResult", "Proposal", "Quadrature", "Query", "RULES", "Recording", "Recovery", "Remembering",
-        "Request", "Rule", "Term", "UnknownName", "UnwritableOutput", "Walk", "Way", "Wire", "Wired",
-        "baseline_window", "bias_free", "carry_out", "distance", "estimate", "gauss_legendre",
-        "integrated_gradients", "krige", "midpoint", "noise_of", "nudged", "predicted_distance", "probe",
-        "propose", "recover", "recover_logits", "riemann_left", "riemann_right", "rule_named", "shared_piece",
-        "single_step", "single_step_beyond", "step_count", "summarise", "trapezoid", "vanilla_gradient",
+        "BadAnswer", "BudgetSpent", "Capabilities", "Cost", "DamagedFile", "Deaf", "DisintegrateError",
+        "DistanceSummary", "Exactness", "Explainer", "Explanation", "InDoubt", "InvalidValue", "KeyRefused",
+        "LocalExplainer", "LogitDifference", "LogitGradients", "Measure", "Misuse", "Noise", "NotPermitted", "Output",
+        "PRESETS", "Plan", "Preset", "ProbeResult", "Proposal", "Quadrature", "Query", "RULES", "Recording",
+        "Recovery", "Remembering", "Request", "Rule", "TargetChanged", "Term", "UnknownName", "Unreachable",
+        "Untrusted", "UnwritableOutput", "Walk", "Way", "Wire", "Wired", "baseline_window", "bias_free", "carry_out",
+        "connect", "distance", "estimate", "gauss_legendre", "integrated_gradients", "krige", "load_model",
+        "midpoint", "noise_of", "nudged", "predicted_distance", "probe", "propose", "recover", "recover_logits",
+        "riemann_left", "riemann_right", "rule_named", "shared_piece", "single_step", "single_step_beyond",
+        "step_count", "summarise", "trapezoid", "vanilla_gradient",
     ]  # fmt: skip
 
 
 def test_the_exceptions_are_one_tree_drawn_in_its_docstring() -> None:
     classes = [thing for thing in vars(errors).values() if isinstance(thing, type) and issubclass(thing, Exception)]
-    assert len(classes) == 8
+    assert len(classes) == 14
     for exception in classes:
         assert issubclass(exception, errors.DisintegrateError)
         assert exception.__name__ in (errors.__doc__ or "")

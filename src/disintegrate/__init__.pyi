@@ -1,12 +1,19 @@
+from .clients import connect
 from .closed_form import baseline_window, bias_free, shared_piece, single_step, single_step_beyond, step_count
 from .errors import (
     BadAnswer,
+    BudgetSpent,
     DamagedFile,
     DisintegrateError,
+    InDoubt,
     InvalidValue,
+    KeyRefused,
     Misuse,
     NotPermitted,
+    TargetChanged,
     UnknownName,
+    Unreachable,
+    Untrusted,
     UnwritableOutput,
 )
 from .estimate import carry_out, estimate
@@ -27,6 +34,7 @@ from .gradients import integrated_gradients, vanilla_gradient
 from .kriging import krige, predicted_distance
 from .measure import Exactness, Measure
 from .metrics import DistanceSummary, distance, summarise
+from .models import load_model
 from .noise import Noise, noise_of
 from .nudge import nudged
 from .plan import Cost, Plan, Query, Term
@@ -50,6 +58,7 @@ __all__ = [
     "PRESETS",
     "RULES",
     "BadAnswer",
+    "BudgetSpent",
     "Capabilities",
     "Cost",
     "DamagedFile",
@@ -59,7 +68,9 @@ __all__ = [
     "Exactness",
     "Explainer",
     "Explanation",
+    "InDoubt",
     "InvalidValue",
+    "KeyRefused",
     "LocalExplainer",
     "LogitDifference",
     "LogitGradients",
@@ -79,8 +90,11 @@ __all__ = [
     "Remembering",
     "Request",
     "Rule",
+    "TargetChanged",
     "Term",
     "UnknownName",
+    "Unreachable",
+    "Untrusted",
     "UnwritableOutput",
     "Walk",
     "Way",
@@ -89,11 +103,13 @@ __all__ = [
     "baseline_window",
     "bias_free",
     "carry_out",
+    "connect",
     "distance",
     "estimate",
     "gauss_legendre",
     "integrated_gradients",
     "krige",
+    "load_model",
     "midpoint",
     "noise_of",
     "nudged",

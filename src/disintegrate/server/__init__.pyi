@@ -1,0 +1,7 @@
+from .application import application
+from .keys import Key, Keys, new_key
+from .run import run
+from .service import Service
+from .settings import Limits, Settings
+
+__all__ = ["Key", "Keys", "Limits", "Service", "Settings", "application", "new_key", "run"]

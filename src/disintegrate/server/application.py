@@ -1,0 +1,200 @@
+"""The service as an ASGI application: routes, admission, error bodies, logs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from starlette.applications import Starlette
+from starlette.convertors import Convertor, register_url_convertor
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from disintegrate.server import kserve
+from disintegrate.server.admission import Admission
+from disintegrate.server.keys import Key, Keys
+from disintegrate.server.metrics import Metrics
+from disintegrate.server.refusals import Refusal
+from disintegrate.server.service import Service
+
+LOG = logging.getLogger("disintegrate.server")
+JSON = "application/json"
+
+
+class Name(Convertor[str]):
+    """A part of a path up to the colon that a verb stands behind."""
+
+    regex = "[^/:]+"
+
+    def convert(self, value: str) -> str:
+        """The name as it stands."""
+        return value
+
+    def to_string(self, value: str) -> str:
+        """The name as it stands."""
+        return value
+
+
+register_url_convertor("name", Name())
+
+Handler = Callable[[Service, bytes, Key | None], Awaitable[bytes]]
+ErrorBody = Callable[[int, str], bytes]
+
+
+@dataclass
+class Endpoint:
+    """A route that computes: who answers it, and how its protocol words errors."""
+
+    route: str
+    handler: Handler
+    error_body: ErrorBody
+
+
+@dataclass
+class Host:
+    """All that the requests of one application share."""
+
+    service: Service
+    keys: Keys
+    metrics: Metrics
+    admission: Admission
+    open: bool = field(default=True)
+
+
+def application(service: Service, keys: Keys | None = None) -> Starlette:
+    """The ASGI application of a service.
+
+    Args:
+        service: the model behind its settings.
+        keys: the API keys that are accepted; None for a service that asks for none.
+    """
+    keys = keys or Keys()
+    host = Host(service, keys, Metrics(service.engine.load), Admission(service.settings.limits))
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        work = asyncio.create_task(service.engine.work())
+        try:
+            yield
+        finally:
+            service.engine.close()
+            await work
+
+    v1 = "/v1/models/{model:name}"
+    computing = [
+        Endpoint(f"{v1}:explain", kserve.explain, kserve.error_body),
+        Endpoint(f"{v1}:predict", kserve.predict, kserve.error_body),
+    ]
+    routes = [Route(each.route, _computed(host, each), methods=["POST"]) for each in computing]
+    routes += [
+        Route("/", _told(host, _alive, guarded=False)),
+        Route(v1, _told(host, _ready, guarded=False)),
+        Route("/metrics", _told(host, _metrics, guarded=True)),
+    ]
+    return Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _unrouted, 500: _unexpected})
+
+
+def _computed(host: Host, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:
+    async def answer(request: Request) -> Response:
+        started, key, status, reason = time.perf_counter(), None, 200, ""
+        host.metrics.under_way.inc()
+        try:
+            with host.admission.request():
+                key = host.keys.find(request.headers.get("authorization"))
+                if key is not None:
+                    key.admit()
+                _check_model(host, request)
+                async with host.admission.body(request) as body:
+                    content = await endpoint.handler(host.service, body, key)
+            return Response(content, media_type=JSON)
+        except Refusal as refusal:
+            status, reason = refusal.status, refusal.reason
+            host.metrics.refused.labels(reason).inc()
+            return _refused(refusal, endpoint.error_body)
+        except ClientDisconnect:
+            status, reason = 499, "gone"
+            return Response(status_code=400)
+        except Exception:
+            status = 500
+            raise
+        finally:
+            seconds = time.perf_counter() - started
+            host.metrics.under_way.dec()
+            host.metrics.requests.labels(endpoint.route, status).inc()
+            host.metrics.seconds.labels(endpoint.route).observe(seconds)
+            LOG.info(
+                "request",
+                extra={
+                    "route": endpoint.route,
+                    "status": status,
+                    "reason": reason,
+                    "key": key.name if key else None,
+                    "milliseconds": round(1000 * seconds, 3),
+                },
+            )
+
+    return answer
+
+
+def _told(host: Host, content: Callable[[Host, Request], Response], *, guarded: bool) -> Callable[[Request], Response]:
+    """A route that computes nothing."""
+
+    def answer(request: Request) -> Response:
+        try:
+            if guarded:
+                host.keys.find(request.headers.get("authorization"))
+            return content(host, request)
+        except Refusal as refusal:
+            return _refused(refusal, kserve.error_body)
+
+    return answer
+
+
+def _alive(host: Host, request: Request) -> Response:
+    return Response(b'{"status":"alive"}', media_type=JSON)
+
+
+def _ready(host: Host, request: Request) -> Response:
+    _check_model(host, request)
+    return Response(f'{{"name":"{host.service.settings.name}","ready":true}}', media_type=JSON)
+
+
+def _metrics(host: Host, request: Request) -> Response:
+    return Response(host.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _check_model(host: Host, request: Request) -> None:
+    if request.path_params["model"] != host.service.settings.name:
+        raise Refusal(404, "model", "There is no model of this name.")
+
+
+def _refused(refusal: Refusal, error_body: ErrorBody) -> Response:
+    headers = {}
+    if refusal.retry_after is not None:
+        headers["retry-after"] = str(math.ceil(refusal.retry_after))
+    if refusal.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    if refusal.status in (408, 413):
+        # What is left of the body is not read.
+        headers["connection"] = "close"
+    return Response(
+        error_body(refusal.status, refusal.problem), status_code=refusal.status, headers=headers, media_type=JSON
+    )
+
+
+def _unrouted(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    sentence = {404: "There is no such path.", 405: "This path does not take this method."}.get(status, "Refused.")
+    headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
+    return Response(kserve.error_body(status, sentence), status_code=status, headers=headers, media_type=JSON)
+
+
+def _unexpected(request: Request, error: Exception) -> Response:
+    return Response(kserve.error_body(500, "The service failed."), status_code=500, media_type=JSON)
