@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import httpx
 
@@ -10,7 +12,10 @@ from disintegrate.clients.credentials import Credentials
 from disintegrate.clients.dialect import Dialect
 from disintegrate.clients.json_dialect import JsonDialect, Route
 from disintegrate.clients.link import Link, shown
+from disintegrate.clients.oip import OipDialect
 from disintegrate.clients.remote import RemoteExplainer
+from disintegrate.clients.templates import read_template
+from disintegrate.clients.vertex import VertexDialect
 from disintegrate.errors import InvalidValue, UnknownName
 from disintegrate.explainers.protocol import Capabilities
 
@@ -27,7 +32,32 @@ def kserve(url: str) -> Dialect:
     return JsonDialect(explain, outputs="explanations[*].output")
 
 
-SCHEMES: dict[str, Callable[[str], Dialect]] = {"kserve": kserve}
+def torchserve(url: str) -> Dialect:
+    """TorchServe behind its JSON envelope: attributions from `/explanations/NAME`, outputs from `/predictions/NAME`."""
+    each = {"instances": {"$each": {"data": "$input", "target": "$target"}}}
+    explain = Route(url, each, "explanations || predictions || @")
+    predictions = url.replace("/explanations/", "/predictions/").replace(":explain", ":predict")
+    return JsonDialect(explain, predict=Route(predictions, each, "predictions || @"))
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """A protocol: its dialect for a URL, and what it lets a caller do as far as the protocol says."""
+
+    dialect: Callable[[str], Dialect]
+    capabilities: Capabilities
+
+
+UNTOLD = Capabilities(UNKNOWN_RULE, dtype="float32")
+SCHEMES: dict[str, Scheme] = {
+    "kserve": Scheme(kserve, UNTOLD),
+    "oip": Scheme(OipDialect, UNTOLD),
+    "vertex": Scheme(VertexDialect, replace(UNTOLD, most_steps=100)),
+    "torchserve": Scheme(
+        torchserve, Capabilities("captum_gausslegendre", 15, 15, baseline=False, default_steps=15, dtype="float32")
+    ),
+}
+TEMPLATE = "http-json:"
 
 
 def connect(
@@ -41,7 +71,8 @@ def connect(
     """An explainer for a live endpoint; nothing is sent yet.
 
     Args:
-        target: the protocol and the URL, such as `kserve+http://127.0.0.1:8080/v1/models/lenet`.
+        target: the protocol and the URL, such as `kserve+http://127.0.0.1:8080/v1/models/lenet`, or `http-json:FILE`
+            with a template in TOML.
         capabilities: what the service is known to allow; None for what the protocol allows, with an unknown rule.
         credentials: the key that the service wants; None for none.
         link: the way there; None for the network.
@@ -56,17 +87,20 @@ def connect(
         >>> explainer.capabilities.rule == UNKNOWN_RULE
         True
     """
-    scheme, found, rest = target.partition("+")
-    if not found or scheme not in SCHEMES:
+    way = link or Link(credentials)
+    if target.startswith(TEMPLATE):
+        described = read_template(Path(target.removeprefix(TEMPLATE)))
+        checked(described.explain.url)
+        return RemoteExplainer(described, capabilities or UNTOLD, way, rows=rows)
+    name, found, rest = target.partition("+")
+    if not found or name not in SCHEMES:
         raise UnknownName(
             "There is no such protocol.",
             got=repr(shown(target) if "@" in target else target),
-            instead=f"Name a target as PROTOCOL+URL, with one of {', '.join(SCHEMES)}.",
+            instead=f"Name a target as PROTOCOL+URL, with one of {', '.join(SCHEMES)}, or {TEMPLATE}FILE.",
         )
-    url = checked(rest)
-    allowed = capabilities or Capabilities(UNKNOWN_RULE, dtype="float32")
-    way = link or Link(credentials)
-    return RemoteExplainer(SCHEMES[scheme](url), allowed, way, rows=rows)
+    scheme = SCHEMES[name]
+    return RemoteExplainer(scheme.dialect(checked(rest)), capabilities or scheme.capabilities, way, rows=rows)
 
 
 def checked(url: str) -> str:

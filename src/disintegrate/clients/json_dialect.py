@@ -2,6 +2,7 @@
 
 The template is JSON in which a string stands for a value: "$inputs", "$baselines" and "$targets" for those of all rows,
 "$input", "$baseline" and "$target" where a request carries one row, "$steps". What a request does not set is left out.
+`{"$each": {...}}` stands for a list with one such object for each row, in which the singular places are that row's.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from disintegrate.explainers.protocol import Explanation, Request
 
 SINGLE = ("$input", "$baseline", "$target")
 PLACES = (*SINGLE, "$inputs", "$baselines", "$targets", "$steps")
+EACH = "$each"
 LEFT_OUT = object()
 
 
@@ -51,6 +53,11 @@ class Route:
     def places(self) -> frozenset[str]:
         """The placeholders of the template."""
         return frozenset(_places(self.body))
+
+    @cached_property
+    def single(self) -> bool:
+        """Whether a request carries one row."""
+        return any(place in SINGLE for place in _places(self.body, within_each=False))
 
     def message(self, request: Request) -> Message:
         """The template filled with a request."""
@@ -83,8 +90,7 @@ class JsonDialect:
     def parts(self, request: Request, rows: int) -> Iterator[Int[np.ndarray, " r"]]:
         """One row at a time where the template has room for one only."""
         routes = [self.explain, *([self.predict] if self.predict else [])]
-        single = any(route.places & set(SINGLE) for route in routes)
-        return chunks(len(request.inputs), 1 if single else rows)
+        return chunks(len(request.inputs), 1 if any(route.single for route in routes) else rows)
 
     def ask(self, link: Link, request: Request) -> Explanation:
         """Ask for the explanations, and for the outputs where they stand elsewhere.
@@ -135,19 +141,30 @@ def searched(expression: str, answer: Any) -> Any:
         return None
 
 
-def _places(template: Any) -> Iterator[str]:
+def _places(template: Any, *, within_each: bool = True) -> Iterator[str]:
     if isinstance(template, str) and template.startswith("$"):
         yield template
+    if isinstance(template, dict) and set(template) == {EACH}:
+        if within_each:
+            yield from _places(template[EACH])
+        return
     for part in template.values() if isinstance(template, dict) else template if isinstance(template, list) else ():
-        yield from _places(part)
+        yield from _places(part, within_each=within_each)
 
 
 def _filled(template: Any, values: dict[str, Any]) -> Any:
     if isinstance(template, str):
         return values.get(template, template)
+    if isinstance(template, dict) and set(template) == {EACH}:
+        return [_filled(template[EACH], _row(values, row)) for row in range(len(values["$inputs"]))]
     if isinstance(template, dict):
         filled = {name: _filled(part, values) for name, part in template.items()}
         return {name: part for name, part in filled.items() if part is not LEFT_OUT}
     if isinstance(template, list):
         return [part for part in (_filled(part, values) for part in template) if part is not LEFT_OUT]
     return template
+
+
+def _row(values: dict[str, Any], row: int) -> dict[str, Any]:
+    several = {name: values[f"{name}s"] for name in SINGLE}
+    return values | {name: all_rows if all_rows is LEFT_OUT else all_rows[row] for name, all_rows in several.items()}

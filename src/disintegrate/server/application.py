@@ -17,15 +17,15 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from disintegrate.server import kserve
+from disintegrate.server import kserve, oip, vertex
 from disintegrate.server.admission import Admission
+from disintegrate.server.exchange import JSON, Asked, Told
 from disintegrate.server.keys import Key, Keys
 from disintegrate.server.metrics import Metrics
 from disintegrate.server.refusals import Refusal
 from disintegrate.server.service import Service
 
 LOG = logging.getLogger("disintegrate.server")
-JSON = "application/json"
 
 
 class Name(Convertor[str]):
@@ -44,7 +44,7 @@ class Name(Convertor[str]):
 
 register_url_convertor("name", Name())
 
-Handler = Callable[[Service, bytes, Key | None], Awaitable[bytes]]
+Handler = Callable[[Service, Asked, Key | None], Awaitable[Told]]
 ErrorBody = Callable[[int, str], bytes]
 
 
@@ -87,15 +87,26 @@ def application(service: Service, keys: Keys | None = None) -> Starlette:
             service.engine.close()
             await work
 
-    v1 = "/v1/models/{model:name}"
+    v1, v2 = "/v1/models/{model:name}", "/v2/models/{model:name}"
+    endpoint = "/v1/projects/{project:name}/locations/{location:name}/endpoints/{model:name}"
     computing = [
         Endpoint(f"{v1}:explain", kserve.explain, kserve.error_body),
         Endpoint(f"{v1}:predict", kserve.predict, kserve.error_body),
+        Endpoint(f"{v2}/infer", oip.infer, kserve.error_body),
+        Endpoint(f"{v2}/versions/1/infer", oip.infer, kserve.error_body),
+        Endpoint(f"{endpoint}:explain", vertex.explain, vertex.error_body),
+        Endpoint(f"{endpoint}:predict", vertex.predict, vertex.error_body),
     ]
     routes = [Route(each.route, _computed(host, each), methods=["POST"]) for each in computing]
     routes += [
         Route("/", _told(host, _alive, guarded=False)),
         Route(v1, _told(host, _ready, guarded=False)),
+        Route("/v2", _told(host, lambda host, request: _json(oip.SERVER_METADATA), guarded=False)),
+        Route("/v2/health/live", _told(host, lambda host, request: _json(b'{"live":true}'), guarded=False)),
+        Route("/v2/health/ready", _told(host, lambda host, request: _json(b'{"ready":true}'), guarded=False)),
+        Route(f"{v2}/ready", _told(host, _ready, guarded=False)),
+        Route(v2, _told(host, _metadata, guarded=True)),
+        Route(endpoint, _told(host, _endpoint, guarded=True)),
         Route("/metrics", _told(host, _metrics, guarded=True)),
     ]
     return Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _unrouted, 500: _unexpected})
@@ -112,8 +123,8 @@ def _computed(host: Host, endpoint: Endpoint) -> Callable[[Request], Awaitable[R
                     key.admit()
                 _check_model(host, request)
                 async with host.admission.body(request) as body:
-                    content = await endpoint.handler(host.service, body, key)
-            return Response(content, media_type=JSON)
+                    told = await endpoint.handler(host.service, Asked(body, request.headers), key)
+            return Response(told.content, headers=dict(told.headers), media_type=told.media_type)
         except Refusal as refusal:
             status, reason = refusal.status, refusal.reason
             host.metrics.refused.labels(reason).inc()
@@ -152,22 +163,37 @@ def _told(host: Host, content: Callable[[Host, Request], Response], *, guarded: 
                 host.keys.find(request.headers.get("authorization"))
             return content(host, request)
         except Refusal as refusal:
-            return _refused(refusal, kserve.error_body)
+            words = vertex.error_body if request.url.path.startswith("/v1/projects/") else kserve.error_body
+            return _refused(refusal, words)
 
     return answer
 
 
 def _alive(host: Host, request: Request) -> Response:
-    return Response(b'{"status":"alive"}', media_type=JSON)
+    return _json(b'{"status":"alive"}')
 
 
 def _ready(host: Host, request: Request) -> Response:
     _check_model(host, request)
-    return Response(f'{{"name":"{host.service.settings.name}","ready":true}}', media_type=JSON)
+    return _json(f'{{"name":"{host.service.settings.name}","ready":true}}'.encode())
+
+
+def _metadata(host: Host, request: Request) -> Response:
+    _check_model(host, request)
+    return _json(oip.model_metadata(host.service))
+
+
+def _endpoint(host: Host, request: Request) -> Response:
+    _check_model(host, request)
+    return _json(vertex.endpoint_resource(host.service, request.url.path.removeprefix("/v1/")))
 
 
 def _metrics(host: Host, request: Request) -> Response:
     return Response(host.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _json(content: bytes) -> Response:
+    return Response(content, media_type=JSON)
 
 
 def _check_model(host: Host, request: Request) -> None:
@@ -193,7 +219,8 @@ def _unrouted(request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     sentence = {404: "There is no such path.", 405: "This path does not take this method."}.get(status, "Refused.")
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
-    return Response(kserve.error_body(status, sentence), status_code=status, headers=headers, media_type=JSON)
+    error_body = vertex.error_body if request.url.path.startswith("/v1/projects/") else kserve.error_body
+    return Response(error_body(status, sentence), status_code=status, headers=headers, media_type=JSON)
 
 
 def _unexpected(request: Request, error: Exception) -> Response:

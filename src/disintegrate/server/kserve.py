@@ -12,6 +12,7 @@ import numpy as np
 import orjson
 from jaxtyping import Float
 
+from disintegrate.server.exchange import Asked, Told
 from disintegrate.server.keys import Key
 from disintegrate.server.refusals import bad
 from disintegrate.server.service import Answer, Question, Service
@@ -19,9 +20,9 @@ from disintegrate.server.service import Answer, Question, Service
 PARAMETERS = ("n_steps", "baselines", "targets", "top_outputs")
 
 
-async def explain(service: Service, body: bytes, key: Key | None) -> bytes:
+async def explain(service: Service, asked: Asked, key: Key | None) -> Told:
     """Answer `:explain`."""
-    given = json_object(body)
+    given = json_object(asked.body)
     parameters = mapping(given.get("parameters") or {}, "parameters")
     unknown = [name for name in parameters if name not in PARAMETERS]
     if unknown:
@@ -37,14 +38,15 @@ async def explain(service: Service, body: bytes, key: Key | None) -> bytes:
     )
     answer = await service.explain(question, key)
     several = parameters.get("top_outputs") is not None or (targets is not None and np.ndim(targets) == 2)
-    return orjson.dumps({"explanations": explanations(answer, several=several)}, option=orjson.OPT_SERIALIZE_NUMPY)
+    content = {"explanations": explanations(answer, several=several)}
+    return Told(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY))
 
 
-async def predict(service: Service, body: bytes, key: Key | None) -> bytes:
+async def predict(service: Service, asked: Asked, key: Key | None) -> Told:
     """Answer `:predict`: all outputs, or the largest ones with their indices where the service shows no more."""
-    inputs = service.numbers(instances(json_object(body)), "instances")
+    inputs = service.numbers(instances(json_object(asked.body)), "instances")
     outputs = await service.predict(inputs)
-    return orjson.dumps({"predictions": shown(service, outputs)}, option=orjson.OPT_SERIALIZE_NUMPY)
+    return Told(orjson.dumps({"predictions": shown(service, outputs)}, option=orjson.OPT_SERIALIZE_NUMPY))
 
 
 def error_body(status: int, sentence: str) -> bytes:

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Float, Int
 from torch import nn
 
 from disintegrate.errors import InvalidValue, Misuse
 from disintegrate.explainers.local import LocalExplainer
 from disintegrate.explainers.protocol import Explainer, Output, Request
+from disintegrate.explainers.wire import Wire
 from disintegrate.explainers.wrappers import Deaf, Wired
 from disintegrate.server.engine import Engine
 from disintegrate.server.keys import Key
@@ -85,11 +86,19 @@ class Service:
         self.own_baseline = own_baseline
         if settings.overrides == "ignore":
             explainer = Deaf(explainer, steps=settings.steps_allowed is None, baseline=not settings.caller_baseline)
-        if settings.wire != type(settings.wire)():
+        if settings.wire != Wire():
             explainer = Wired(explainer, settings.wire)
         self._model = deepcopy(served).eval().requires_grad_(False).to(device)
         self.engine = Engine(explainer, self._outputs, settings.limits, together=settings.together)
         self.classes = self._classes()
+
+    @property
+    def answered(self) -> np.dtype[np.floating]:
+        """The type of the numbers in answers: rounded decimals are doubles."""
+        wire = self.settings.wire
+        if wire.dtype is not None:
+            return np.dtype(wire.dtype)
+        return self.dtype if wire == Wire() else np.dtype(np.float64)
 
     async def explain(self, question: Question, key: Key | None) -> Answer:
         """Answer a question, at the cost of one explanation for each input, target and baseline.
@@ -124,7 +133,7 @@ class Service:
             raise bad("The model answers NaN or infinity for these values. Ask about smaller ones.")
         return Answer(targets, output, attribution)
 
-    async def predict(self, inputs: Float[np.ndarray, "..."]) -> Float64[np.ndarray, "n classes"]:
+    async def predict(self, inputs: Float[np.ndarray, "..."]) -> Float[np.ndarray, "n classes"]:
         """All outputs of some inputs, rounded as the wire rounds.
 
         Raises:
@@ -132,7 +141,7 @@ class Service:
         """
         self._check(Question(inputs))
         self._check_size(len(inputs), 1)
-        outputs = self.settings.wire.round(await self.engine.predict(inputs))
+        outputs = self.settings.wire.round(await self.engine.predict(inputs)).astype(self.answered)
         if not np.isfinite(outputs).all():
             raise bad("The model answers NaN or infinity for these values. Ask about smaller ones.")
         return outputs
