@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
+from jaxtyping import Int
 
 from disintegrate.clients.dialect import Dialect, rows_of
 from disintegrate.clients.link import Link
@@ -38,6 +41,10 @@ class RemoteExplainer:
         """What a caller may set, as far as it is known."""
         return self._capabilities
 
+    def parts(self, request: Request) -> Iterator[Int[np.ndarray, " r"]]:
+        """Which rows of a request each exchange carries."""
+        return self.dialect.parts(request, self.rows)
+
     def explain(self, request: Request) -> Explanation:
         """Answer a batch; what it raises says whether the service was asked (see `Link.post`).
 
@@ -47,7 +54,7 @@ class RemoteExplainer:
         """
         if request.steps is not None:
             self._capabilities.check_steps(request.steps)
-        rows = list(self.dialect.parts(request, self.rows))
+        rows = list(self.parts(request))
         answers = [self.dialect.ask(self.link, rows_of(request, part)) for part in rows]
         return joined(request, rows, answers)
 

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+import orjson
 from starlette.applications import Starlette
 from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
@@ -22,6 +23,7 @@ from disintegrate.server.admission import Admission
 from disintegrate.server.exchange import JSON, Asked, Told
 from disintegrate.server.keys import Key, Keys
 from disintegrate.server.metrics import Metrics
+from disintegrate.server.openapi import description
 from disintegrate.server.refusals import Refusal
 from disintegrate.server.service import Service
 
@@ -107,6 +109,7 @@ def application(service: Service, keys: Keys | None = None) -> Starlette:
         Route(f"{v2}/ready", _told(host, _ready, guarded=False)),
         Route(v2, _told(host, _metadata, guarded=True)),
         Route(endpoint, _told(host, _endpoint, guarded=True)),
+        Route("/openapi.json", _told(host, _openapi, guarded=False)),
         Route("/metrics", _told(host, _metrics, guarded=True)),
     ]
     return Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _unrouted, 500: _unexpected})
@@ -186,6 +189,10 @@ def _metadata(host: Host, request: Request) -> Response:
 def _endpoint(host: Host, request: Request) -> Response:
     _check_model(host, request)
     return _json(vertex.endpoint_resource(host.service, request.url.path.removeprefix("/v1/")))
+
+
+def _openapi(host: Host, request: Request) -> Response:
+    return _json(orjson.dumps(description(host.service)))
 
 
 def _metrics(host: Host, request: Request) -> Response:

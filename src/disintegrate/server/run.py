@@ -18,6 +18,7 @@ from disintegrate.server.service import Service
 from disintegrate.server.settings import Limits
 
 KEEP_ALIVE_SECONDS = 15
+BACKLOG = 1024
 FIELDS = ("route", "status", "reason", "key", "milliseconds")
 
 
@@ -55,7 +56,7 @@ def prepared(service: Service, keys: Keys) -> uvicorn.Server:
         lifespan="on",
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=int(limits.stop_seconds) + 1,
-        backlog=1024,
+        backlog=BACKLOG,
         loop="asyncio",
     )
     return uvicorn.Server(config)
@@ -79,14 +80,24 @@ def bound(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         # asyncio sends small answers at once only where the socket says that it is TCP.
         listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise _unusable(host, port, error) from None
+    try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InvalidValue(
-            "The address cannot be listened on.", got=f"{host}:{port} ({reason})", instead="Give another --port."
-        ) from None
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise _unusable(host, port, error) from None
     return listener
+
+
+def _unusable(host: str, port: int, error: OSError) -> InvalidValue:
+    return InvalidValue(
+        "The address cannot be listened on.",
+        got=f"{host}:{port} ({error.strerror or error})",
+        instead="Give another --port.",
+    )
 
 
 def guarded_protocol(limits: Limits) -> type[HttpToolsProtocol]:
