@@ -35,6 +35,8 @@ def test_without_parameters_the_services_own_hold_and_the_largest_output_is_expl
     answers = open_service.post(EXPLAIN, {"instances": x.tolist()}).json()["explanations"]
     outputs = open_service.post(PREDICT, {"instances": x.tolist()}).json()["predictions"]
     largest = np.argmax(outputs, axis=1)
+    exact = local().explain(Request(x, 0 * x, largest, 8)).output
+    np.testing.assert_array_equal(np.max(outputs, axis=1), exact.astype(np.float64))
     assert [answer["target"] for answer in answers] == largest.tolist()
     expected = local().explain(Request(x, 0 * x, largest, 8))
     np.testing.assert_array_equal([answer["attributions"] for answer in answers], expected.attribution)

@@ -33,11 +33,14 @@ def kserve(url: str) -> Dialect:
 
 
 def torchserve(url: str) -> Dialect:
-    """TorchServe behind its JSON envelope: attributions from `/explanations/NAME`, outputs from `/predictions/NAME`."""
+    """TorchServe behind its JSON envelope: attributions from `/explanations/NAME`, outputs from `/predictions/NAME`.
+
+    Its handlers explain the target of the first instance for all of them.
+    """
     each = {"instances": {"$each": {"data": "$input", "target": "$target"}}}
     explain = Route(url, each, "explanations || predictions || @")
     predictions = url.replace("/explanations/", "/predictions/").replace(":explain", ":predict")
-    return JsonDialect(explain, predict=Route(predictions, each, "predictions || @"))
+    return JsonDialect(explain, predict=Route(predictions, each, "predictions || @"), one_target=True)
 
 
 @dataclass(frozen=True)

@@ -81,16 +81,25 @@ class JsonDialect:
         explain: the route to the attributions.
         outputs: where the same answer holds the explained output of each row; None where it does not.
         predict: a route to all outputs of each row, for services whose explanations do not tell the output.
+        one_target: whether a request explains one output for all its rows.
     """
 
     explain: Route
     outputs: str | None = None
     predict: Route | None = None
+    one_target: bool = False
 
     def parts(self, request: Request, rows: int) -> Iterator[Int[np.ndarray, " r"]]:
         """One row at a time where the template has room for one only."""
         routes = [self.explain, *([self.predict] if self.predict else [])]
-        return chunks(len(request.inputs), 1 if any(route.single for route in routes) else rows)
+        most = 1 if any(route.single for route in routes) else rows
+        if not self.one_target:
+            yield from chunks(len(request.inputs), most)
+            return
+        for target in np.unique(request.targets):
+            own = np.flatnonzero(request.targets == target)
+            for part in chunks(len(own), most):
+                yield own[part]
 
     def ask(self, link: Link, request: Request) -> Explanation:
         """Ask for the explanations, and for the outputs where they stand elsewhere.

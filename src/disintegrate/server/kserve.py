@@ -72,7 +72,8 @@ def shown(service: Service, outputs: Float[np.ndarray, "n classes"]) -> Any:
     """Outputs as a caller may see them."""
     limit = service.settings.top_outputs
     if limit is None:
-        return np.ascontiguousarray(outputs)
+        # Doubles: every float32 arrives bit for bit.
+        return np.ascontiguousarray(outputs, np.float64)
     order = np.argsort(-outputs, axis=1, kind="stable")[:, :limit]
     return [
         [{"output": int(c), "value": float(row[c])} for c in best] for row, best in zip(outputs, order, strict=True)
