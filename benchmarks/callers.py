@@ -49,7 +49,7 @@ class Caller:
         reader, writer = self._streams
         writer.write(request)
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
-        at = head.index(b"content-length:") + 15
+        at = head.index(b"\r\ncontent-length:") + 17
         await reader.readexactly(int(head[at : head.index(b"\r\n", at)]))
         return int(head[9:12])
 
