@@ -1,4 +1,4 @@
-"""The study of faults, scaled down: a proxy that misbehaves, clients that are killed, journals that hold."""
+"""The studies of faults and of nonsense, scaled down."""
 
 import sys
 from pathlib import Path
@@ -25,3 +25,20 @@ def test_no_answer_is_lost_or_paid_twice_through_faults_and_kills(tmp_path: Path
     assert record["small_budget"]["spent"] == record["small_budget"]["limit"] == 150
     assert record["in_doubt_by_faults"] > 5
     assert len(record["faults"]) > 8
+
+
+def test_nonsense_is_answered_below_500() -> None:
+    fuzz = study("fuzz")
+    chosen = settings(name="model", steps_allowed=(1, 100), caller_baseline=True, limits={"send_seconds": 0.3})
+    with serving(Service(small_model(), chosen)) as running:
+        record = fuzz.fuzzed(running.port, 7, 4, 2)
+    assert record["bad_cases"] == []
+    assert record["answers_afterwards"]
+    assert record["cases"] > 100
+    assert {"200", "400", "404", "405"} <= set(record["statuses"])
+
+
+def test_a_case_hangs_on_its_number_alone() -> None:
+    fuzz = study("fuzz")
+    assert [fuzz.case(1, n) for n in range(50)] == [fuzz.case(1, n) for n in range(50)]
+    assert len({fuzz.case(1, n) for n in range(50)}) > 40

@@ -86,6 +86,7 @@ X = inputs().tolist()
         ({"instances": X, "parameters": {"targets": 4}}, 400, "0 to 3"),
         ({"instances": X, "parameters": {"targets": -1}}, 400, "0 to 3"),
         ({"instances": X, "parameters": {"targets": [0, 1]}}, 400, "a target for each input"),
+        ({"instances": X, "parameters": {"targets": []}}, 400, "whole numbers"),
         ({"instances": X, "parameters": {"targets": "dog"}}, 400, "whole numbers"),
         ({"instances": X, "parameters": {"targets": [0.5, 1, 1]}}, 400, "whole numbers"),
         ({"instances": X, "parameters": {"baselines": [1.0]}}, 400, "one baseline of the shape of an input"),
@@ -108,6 +109,7 @@ def test_unknown_models_paths_and_methods_are_told(open_service: Running) -> Non
     for answer, status in (
         (open_service.post("/v1/models/other:explain", {"instances": X}), 404),
         (open_service.post("/nowhere", {}), 404),
+        (open_service.post(f"{EXPLAIN}/", {}), 404),
         (open_service.get(EXPLAIN), 405),
     ):
         assert answer.status_code == status

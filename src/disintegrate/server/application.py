@@ -112,7 +112,9 @@ def application(service: Service, keys: Keys | None = None) -> Starlette:
         Route("/openapi.json", _told(host, _openapi, guarded=False)),
         Route("/metrics", _told(host, _metrics, guarded=True)),
     ]
-    return Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _unrouted, 500: _unexpected})
+    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _unrouted, 500: _unexpected})
+    app.router.redirect_slashes = False
+    return app
 
 
 def _computed(host: Host, endpoint: Endpoint) -> Callable[[Request], Awaitable[Response]]:

@@ -129,7 +129,7 @@ def target_indices(given: object, count: int) -> np.ndarray:
         raise bad("The targets must be whole numbers, as many for each input.") from None
     if targets.dtype.kind == "f" and np.isfinite(targets).all() and (targets == np.round(targets)).all():
         targets = np.clip(targets, -1, 2**31).astype(np.int64)
-    if targets.dtype.kind not in "iu" or targets.ndim > 2:
+    if targets.dtype.kind not in "iu" or targets.ndim > 2 or targets.size == 0:
         raise bad("The targets must be whole numbers, as many for each input.")
     targets = np.clip(targets, -1, 2**31).astype(np.int64)
     return np.full((count, 1), targets) if targets.ndim == 0 else targets.reshape(len(targets), -1)
