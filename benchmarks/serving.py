@@ -1,7 +1,8 @@
 """The service under load: `python benchmarks/serving.py` writes results/serving.json.
 
 64 callers on loopback ask for explanations of 50 steps; the bare engine does the same requests in its own process, one
-after the other, and in batches of 16 rows. The two take turns, so that whatever else the machine does hits both. Then twice the load that the service bears.
+after the other, and in batches of 16 rows. The two take turns, so that whatever else the machine does hits both. Then
+twice the load that the service bears.
 """
 
 from __future__ import annotations

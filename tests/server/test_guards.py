@@ -231,7 +231,7 @@ def test_overload_is_answered_with_429_and_passes() -> None:
 
 def test_what_waits_too_long_is_turned_away_and_not_computed() -> None:
     model = Slow()
-    with serving(Service(model, settings(limits=Limits(answer_seconds=0.2)))) as running:
+    with serving(Service(model, settings(together=False, limits=Limits(answer_seconds=0.2)))) as running:
         one = {"instances": inputs(1).tolist(), "parameters": {"targets": 0}}
         with ThreadPoolExecutor(3) as pool:
             answers = list(pool.map(lambda _: running.post(EXPLAIN, one).status_code, range(3)))

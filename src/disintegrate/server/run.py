@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import signal
 import socket
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -41,7 +46,19 @@ def run(
     listener = bound(host, port)
     address = listener.getsockname()
     LOG.info("listening", extra={"host": address[0], "port": address[1], "model": service.settings.name})
-    prepared(service, keys).run(sockets=[listener])
+    with stopped_by_signals():
+        prepared(service, keys).run(sockets=[listener])
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[None]:
+    """Uvicorn raises the signal that stopped it once more at its end; a stop that was asked for is no failure."""
+    before = {kind: signal.signal(kind, lambda number, frame: None) for kind in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
 
 
 def prepared(service: Service, keys: Keys) -> uvicorn.Server:
@@ -154,12 +171,14 @@ class JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The record's own fields only."""
         line: dict[str, Any] = {"time": round(record.created, 3), "level": record.levelname.lower()}
-        line["event"] = record.getMessage() if record.name == LOG.name else record.name
+        # The template of a message, not what was put into it.
+        line["event"] = str(record.msg).strip()
         for name in ("host", "port", "model", *FIELDS):
             if hasattr(record, name):
                 line[name] = getattr(record, name)
         if record.exc_info and record.exc_info[0]:
-            line["error"] = record.exc_info[0].__name__
+            frame = traceback.extract_tb(record.exc_info[2])[-1]
+            line["error"] = f"{record.exc_info[0].__name__} in {Path(frame.filename).name}:{frame.lineno}"
         return orjson.dumps(line).decode()
 
 
