@@ -1,6 +1,5 @@
 """A real service on loopback, in a thread of the test's own process."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,8 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from disintegrate.server import Keys, Service, Settings
-from disintegrate.server.run import bound, prepared
+from disintegrate.server import Keys, Service, Settings, in_background
 
 SHAPE = (2, 3)
 CLASSES = 4
@@ -22,11 +20,11 @@ class Running:
     """A service that listens."""
 
     service: Service
-    port: int
+    url: str
 
     @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+    def port(self) -> int:
+        return int(self.url.rpartition(":")[2])
 
     def post(self, path: str, body: object = None, **options: object) -> httpx.Response:
         with httpx.Client(base_url=self.url, trust_env=False) as client:
@@ -55,17 +53,5 @@ def inputs(count: int = 3, seed: int = 0) -> np.ndarray:
 
 @contextmanager
 def serving(service: Service, keys: Keys | None = None) -> Iterator[Running]:
-    server = prepared(service, keys or Keys())
-    listener = bound("127.0.0.1", 0)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        threading.Event().wait(0.005)
-    try:
-        yield Running(service, listener.getsockname()[1])
-    finally:
-        server.should_exit = True
-        thread.join(20)
-        listener.close()
-        assert not thread.is_alive()
+    with in_background(service, keys) as url:
+        yield Running(service, url)

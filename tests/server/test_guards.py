@@ -252,6 +252,13 @@ def test_a_stop_finishes_what_was_accepted() -> None:
         assert [future.result().status_code for future in futures] == [200, 200]
 
 
+def test_a_service_that_was_stopped_serves_again() -> None:
+    service = Service(small_model(), settings())
+    for _ in range(2):
+        with serving(service) as running:
+            assert running.post(EXPLAIN, BODY).status_code == 200
+
+
 def test_requests_that_arrive_together_are_computed_together() -> None:
     model = Slow()
     with serving(Service(model, settings())) as running, ThreadPoolExecutor(9) as pool:
@@ -277,7 +284,7 @@ def test_one_bad_request_spoils_no_other_of_its_batch() -> None:
 
     async def ask() -> list[object]:
         engine = service.engine
-        work = asyncio.create_task(engine.work())
+        work = engine.start()
         bad, good = inputs(1) + 5000, inputs(1)
         found = await asyncio.gather(*map(engine.predict, (good, bad, good)), return_exceptions=True)
         engine.close()

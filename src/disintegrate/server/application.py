@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 import time
@@ -82,7 +81,7 @@ def application(service: Service, keys: Keys | None = None) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        work = asyncio.create_task(service.engine.work())
+        work = service.engine.start()
         try:
             yield
         finally:

@@ -63,7 +63,7 @@ class Engine:
         self._waiting: deque[_Job[Explanation] | _Job[Outputs]] = deque()
         self._something = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
-        self._closing = False
+        self._open = False
 
     async def explain(self, request: Request) -> Explanation:
         """Answer a request, together with others of the same steps that wait.
@@ -87,7 +87,8 @@ class Engine:
         return await self._enqueue(_Job(key, len(inputs), inputs, future))
 
     async def _enqueue(self, job: _Job[T]) -> T:
-        if self.load.waiting_rows + job.rows > self.limits.waiting_rows and self._waiting:
+        full = self._waiting and self.load.waiting_rows + job.rows > self.limits.waiting_rows
+        if full or not self._open:
             raise overloaded()
         self._waiting.append(job)  # type: ignore[arg-type]
         self.load.waiting_rows += job.rows
@@ -97,7 +98,12 @@ class Engine:
         except TimeoutError:
             raise overloaded("The service could not answer in time. Try again later.") from None
 
-    async def work(self) -> None:
+    def start(self) -> asyncio.Task[None]:
+        """Begin to compute, in the loop that runs; after a stop it may begin again."""
+        self._something, self._open = asyncio.Event(), True
+        return asyncio.create_task(self._work())
+
+    async def _work(self) -> None:
         """Compute until `close`, and then what still waits."""
         loop = asyncio.get_running_loop()
         while True:
@@ -114,12 +120,12 @@ class Engine:
                 rows = sum(job.rows for job in batch)
                 self.load.rows += rows
                 self.load.largest_batch = max(self.load.largest_batch, rows)
-            if self._closing:
+            if not self._open:
                 return
 
     def close(self) -> None:
-        """Let `work` end when nothing waits any more."""
-        self._closing = True
+        """Let the work end when nothing waits any more."""
+        self._open = False
         self._something.set()
 
     def _take(self) -> list[_Job[Explanation] | _Job[Outputs]]:
