@@ -145,6 +145,7 @@ def fuzzed(
         "bad_cases": bad[:50],
         "slowest_answer_seconds": slowest[0],
         "memory_mebibytes_after_a_tenth": samples[tenth - 1],
+        "memory_mebibytes_at_half": samples[len(samples) // 2],
         "memory_mebibytes_at_the_end": samples[-1],
         "memory_mebibytes_largest": max(samples),
         "answers_afterwards": answered.status_code == 200,
@@ -191,7 +192,7 @@ def spoiled(draw: random.Random, body: Any) -> Any:
     """The JSON with one of its values replaced, dropped or repeated."""
     places = list(_places(body))
     if not places:
-        return draw.choice(JUNK)
+        return copy.deepcopy(draw.choice(JUNK))
     parent, name = draw.choice(places)
     what = draw.random()
     if what < 0.7:

@@ -70,6 +70,8 @@ X = inputs().tolist()
         (b"[1, 2]", 400, "The body must be a JSON object."),
         ({"inputs": X}, 400, 'needs "instances"'),
         ({"instances": []}, 400, "at least one"),
+        ({"instances": 0.1, "parameters": {"targets": [[0, 1]]}}, 400, "lists of numbers"),
+        ({"instances": X, "parameters": {"baselines": 0.1, "targets": 1}}, 400, "lists of numbers"),
         ({"instances": [1.0, 2.0]}, 400, "a list of instances"),
         ({"instances": [[[1.0, 2.0]]]}, 400, "Each input must have the shape [2, 3]. Got [1, 2]."),
         ({"instances": [[[1, 2, 3], [1, 2]]]}, 400, "lists of numbers of equal length"),

@@ -161,8 +161,8 @@ class Service:
             array = np.asarray(values)
         except (ValueError, TypeError, OverflowError):
             raise bad(f"The {what} must be lists of numbers of equal length.") from None
-        if array.size == 0 or array.dtype.kind not in "fiu":
-            raise bad(f"The {what} must be numbers, and at least one.")
+        if array.ndim == 0 or array.size == 0 or array.dtype.kind not in "fiu":
+            raise bad(f"The {what} must be lists of numbers, with at least one.")
         with np.errstate(over="ignore"):
             numbers = array.astype(self.dtype)
         if not np.isfinite(numbers).all():
