@@ -56,6 +56,7 @@ def main() -> None:
     record = {
         "versions": versions(),
         "cores": os.cpu_count(),
+        "threads": os.environ.get("OMP_NUM_THREADS", "one for each core"),
         "callers": CALLERS,
         "steps": STEPS,
         "seconds": options.seconds,

@@ -11,6 +11,8 @@ from disintegrate import Capabilities, LocalExplainer, Plan, Request, baseline_w
 from disintegrate.clients import RemoteExplainer, connect
 from disintegrate.clients.link import Link
 from disintegrate.clients.oip import OipDialect
+from disintegrate.models import load_model
+from disintegrate.paper import mnist
 from disintegrate.server import Service
 from tests.server.running import Running, inputs, serving, settings, small_model
 
@@ -116,3 +118,21 @@ def test_outputs_may_come_from_a_route_of_their_own(running: Running, tmp_path: 
         answer = remote.explain(request)
     expected = LocalExplainer(small_model(), ALLOWED).explain(request)
     np.testing.assert_allclose(answer.output, expected.output, rtol=1e-6)
+
+
+def test_a_thousand_queries_give_identical_recoveries_in_process_and_over_every_protocol() -> None:
+    """500 digits, two queries each; the whole of a query in one exchange, so that the same batches are computed."""
+    model = load_model("TwoLayerNet").module
+    chosen = settings(name="7", rule="riemann_right", steps=10, steps_allowed=(1, 100), input_shape=(1, 28, 28))
+    service = Service(model, chosen)
+    x, targets = mnist.load("test").first(500).normalised(), np.full(500, 3)
+    near = recover(LocalExplainer(model, service.capabilities), x, targets, step_count(10))
+    with serving(service) as running:
+        for scheme, path in PATHS.items():
+            target = f"{scheme}+{running.url}{path}"
+            with connect(target, capabilities=service.capabilities, rows=500) as remote:
+                far = recover(remote, x, targets, step_count(10))
+            np.testing.assert_array_equal(far.gradient, near.gradient, err_msg=scheme)
+            np.testing.assert_array_equal(far.outputs, near.outputs, err_msg=scheme)
+            assert far.queries == 1000
+        assert service.engine.load.rows >= 3000
