@@ -49,33 +49,36 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=2026)
     parser.add_argument("--out", type=Path, default=RESULTS / "faults.json")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, served() as port, Progress() as progress:
-        bar = progress.add_task("queries answered", total=options.queries)
-        record = disturbed(
-            port, "/v1/models/model", (1, 28, 28), Path(folder), queries=options.queries, kills=options.kills,
-            writers=options.writers, seed=options.seed, show=lambda done: progress.update(bar, completed=done),
-        )  # fmt: skip
+    with tempfile.TemporaryDirectory() as name, Progress() as progress:
+        bar, folder = progress.add_task("queries answered", total=options.queries), Path(name)
+        with served("TwoLayerNet", SETTINGS, folder) as (port, _):
+            record = disturbed(
+                port, "/v1/models/model", (1, 28, 28), folder, queries=options.queries, kills=options.kills,
+                writers=options.writers, seed=options.seed, show=lambda done: progress.update(bar, completed=done),
+            )  # fmt: skip
     record = {"seed": options.seed, "versions": versions(), **record}
     write_atomically(options.out, (json.dumps(record, indent=1) + "\n").encode())
     print(json.dumps(record, indent=1))
 
 
+# Each request is computed by itself, so that its answer is always the same.
+SETTINGS = "together = false\nsteps = 8\nrule = 'midpoint'\n"
+
+
 @contextmanager
-def served(*flags: str, model: str = "TwoLayerNet") -> Iterator[int]:
-    """Our service in a process of its own; each request is computed by itself, so its answer is always the same."""
-    with tempfile.TemporaryDirectory() as folder:
-        settings = Path(folder) / "settings.toml"
-        settings.write_text("together = false\nsteps = 8\nrule = 'midpoint'\n")
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
-        command = [sys.executable, "-m", "disintegrate.cli", "serve", model, "--port", str(port), "--quiet"]
-        process = subprocess.Popen([*command, "--settings", str(settings), *flags])  # noqa: S603  our own command
-        try:
-            _wait_until_ready(f"http://127.0.0.1:{port}/")
-            yield port
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(30)
+def served(model: str, settings: str, folder: Path) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
+    """Our service in a process of its own, started in this folder; its port."""
+    (folder / "settings.toml").write_text(settings)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "disintegrate.cli", "serve", model, "--port", str(port), "--quiet"]
+    process = subprocess.Popen([*command, "--settings", "settings.toml"], cwd=folder)  # noqa: S603  our own command
+    try:
+        _wait_until_ready(f"http://127.0.0.1:{port}/")
+        yield port, process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
 
 
 def _wait_until_ready(url: str) -> None:

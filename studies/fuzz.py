@@ -11,7 +11,6 @@ import argparse
 import copy
 import json
 import random
-import signal
 import socket
 import struct
 import subprocess
@@ -21,11 +20,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
+from faults import served
 from rich.progress import Progress
 
 from disintegrate.files import write_atomically
@@ -73,6 +72,16 @@ from torch import nn
 def make():
     return nn.Sequential(nn.Flatten(), nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 4))
 """
+# It waits no longer than a second for a request.
+SETTINGS = """
+steps = 8
+steps_allowed = [1, 100]
+caller_baseline = true
+input_shape = [2, 3]
+[limits]
+body_bytes = 100000
+send_seconds = 1.0
+"""
 
 
 def main() -> None:
@@ -84,7 +93,7 @@ def main() -> None:
     parser.add_argument("--case", type=int, default=None)
     parser.add_argument("--out", type=Path, default=RESULTS / "fuzz.json")
     options = parser.parse_args()
-    with served() as (port, process):
+    with tempfile.TemporaryDirectory() as name, served(model_in(Path(name)), SETTINGS, Path(name)) as (port, process):
         if options.case is not None:
             print(case(options.seed, options.case), "\n", sent(port, case(options.seed, options.case)))
             return
@@ -98,6 +107,12 @@ def main() -> None:
     write_atomically(options.out, (json.dumps(record, indent=1) + "\n").encode())
     print(json.dumps(record, indent=1))
     sys.exit(bool(record["bad_cases"]))
+
+
+def model_in(folder: Path) -> str:
+    """A small model as a factory in this folder."""
+    (folder / "fuzzed_model.py").write_text(MODEL)
+    return "python:fuzzed_model:make"
 
 
 def fuzzed(
@@ -245,33 +260,6 @@ def resident(process: subprocess.Popen[bytes]) -> float:
     """Memory of the process, in MiB."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     return int(status.split("VmRSS:")[1].split()[0]) / 1024
-
-
-@contextmanager
-def served() -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
-    """The service in a process of its own, which waits no longer for a request than a second."""
-    with tempfile.TemporaryDirectory() as name, socket.create_server(("127.0.0.1", 0)) as free:
-        folder, port = Path(name), free.getsockname()[1]
-        (folder / "fuzzed_model.py").write_text(MODEL)
-        (folder / "settings.toml").write_text(
-            "steps = 8\nsteps_allowed = [1, 100]\ncaller_baseline = true\ninput_shape = [2, 3]\n"
-            "[limits]\nbody_bytes = 100000\nsend_seconds = 1.0\n"
-        )
-        free.close()
-        command = [sys.executable, "-m", "disintegrate.cli", "serve", "python:fuzzed_model:make", "--quiet"]
-        options = ["--port", str(port), "--settings", str(folder / "settings.toml")]
-        process = subprocess.Popen([*command, *options], cwd=folder)  # noqa: S603  our own command
-        try:
-            for _ in range(600):
-                try:
-                    if httpx.get(f"http://127.0.0.1:{port}/", trust_env=False).status_code == 200:
-                        break
-                except httpx.HTTPError:
-                    time.sleep(0.1)
-            yield port, process
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(30)
 
 
 if __name__ == "__main__":
