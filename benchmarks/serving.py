@@ -35,6 +35,7 @@ from disintegrate.versions import versions
 
 OUT = Path(__file__).parents[1] / "results" / "serving.json"
 CALLERS, VARIETY, STEPS, MERGED = 64, 128, 50, 16
+ADMITTED = 32
 NETWORKS = ("TwoLayerNet", "LeNet")
 ROWS = (1, 4)
 PATH = {"kserve": "/v1/models/model:explain", "oip": "/v2/models/model/infer"}
@@ -72,11 +73,11 @@ def measured(network: str, protocol: str, rows: int, seconds: float, rounds: int
     """One line of the table: medians over rounds in which the engine and the service take turns."""
     requests = [message(protocol, rows, number) for number in range(VARIETY)]
     alone, merged, served, traffic = [], [], [], Traffic()
-    with service(network) as (port, process):
+    with service(network) as (port, process), multiprocessing.get_context("spawn").Pool(1) as engine:
         asyncio.run(closed_loop(port, requests, CALLERS, min(1.0, seconds)))
         for _ in range(rounds):
-            alone.append(bare(network, rows, seconds))
-            merged.append(bare(network, MERGED, seconds))
+            alone.append(engine.apply(bare, (network, rows, seconds)))
+            merged.append(engine.apply(bare, (network, MERGED, seconds)))
             one = asyncio.run(closed_loop(port, requests, CALLERS, seconds))
             served.append(one.statuses[200] * rows / one.wall)
             traffic.statuses += one.statuses
@@ -105,10 +106,11 @@ def measured(network: str, protocol: str, rows: int, seconds: float, rounds: int
 def overloaded(network: str, seconds: float) -> dict[str, Any]:
     """Twice the requests that the service bears, then one request a moment later."""
     requests = [message("kserve", 1, number) for number in range(VARIETY)]
-    with service(network, "[limits]\nrequests = 64\n") as (port, process):
-        bears = asyncio.run(closed_loop(port, requests, CALLERS, seconds))
+    with service(network, f"[limits]\nrequests = {ADMITTED}\n") as (port, process):
+        bears = asyncio.run(closed_loop(port, requests, ADMITTED, seconds))
         rate = 2 * bears.statuses[200] / bears.wall
-        traffic = asyncio.run(open_loop(port, requests, rate, seconds))
+        # Long enough to fill what is admitted several times over.
+        traffic = asyncio.run(open_loop(port, requests, rate, max(seconds, 6 * ADMITTED / rate)))
         recovery = asyncio.run(_recovery(port, requests[0]))
         peak = peak_memory(process)
     failed = {str(status): count for status, count in traffic.statuses.items() if status not in (200, 429)}
@@ -166,12 +168,7 @@ def message(protocol: str, rows: int, number: int) -> bytes:
 
 
 def bare(network: str, rows: int, seconds: float) -> float:
-    """Explanations a second of the engine alone, in a process of its own."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_bare, (network, rows, seconds))
-
-
-def _bare(network: str, rows: int, seconds: float) -> float:
+    """Explanations a second of the engine alone; runs in a process of its own."""
     allowed = Capabilities("captum_gausslegendre", STEPS, STEPS, baseline=False, dtype="float32")
     explainer = LocalExplainer(load_model(network).module, allowed)
     requests = [Request(inputs, None, targets, None) for inputs, targets in (question(rows, n) for n in range(16))]

@@ -139,6 +139,11 @@ def test_the_budget_is_never_exceeded_by_concurrency_and_holds_over_runs(tmp_pat
     assert sum(service.asked.values()) == 31
 
 
+def test_what_ends_a_run_is_told_rather_than_a_doubt_before_it(tmp_path: Path) -> None:
+    with pytest.raises(BudgetSpent):
+        journaled(Scripted(None, InDoubt("torn")), tmp_path / "j", budget=Budget(3)).explain(rows(5))
+
+
 def test_threads_that_ask_the_same_ask_it_once(tmp_path: Path) -> None:
     service = Scripted()
     explainer = Concurrent(journaled(service, tmp_path / "j"), under_way=8, rows=3)

@@ -88,7 +88,7 @@ class Journaled:
         Raises:
             InDoubt: some queries are in doubt; all others are answered and in the journal.
             BudgetSpent: the budget does not cover the rest.
-            DisintegrateError: what the explainer inside raised for the first part that it did not answer.
+            DisintegrateError: what the explainer inside raised, and ended the run.
         """
         keys = query_keys(self.target, request)
         failure: DisintegrateError | None = None
@@ -96,7 +96,7 @@ class Journaled:
             try:
                 self._ensure(rows_of(request, part), [keys[row] for row in part])
             except DisintegrateError as error:
-                failure = failure or error
+                failure = error
                 if not isinstance(error, InDoubt):
                     break
         found = self.journal.look_up(keys)
