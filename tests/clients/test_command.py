@@ -124,3 +124,13 @@ def test_help_imports_nothing_heavy(command: str) -> None:
     check = f"try: cli.main()\nexcept SystemExit: sys.exit(str([name for name in {heavy} if name in sys.modules]))"
     done = subprocess.run([sys.executable, "-c", code + check], capture_output=True, text=True, check=False)
     assert done.stderr.strip() == "[]"
+
+
+def test_clients_need_neither_torch_nor_the_server() -> None:
+    code = (
+        "import sys\nfrom disintegrate.clients import Journal, careful, connect\n"
+        "connect('oip+http://127.0.0.1:1/v2/models/net')\n"
+        "print([name for name in ('torch', 'starlette', 'uvicorn') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
