@@ -27,6 +27,7 @@ import numpy as np
 import orjson
 import torch
 from callers import Caller, Traffic, closed_loop, open_loop
+from rich.progress import Progress
 
 from disintegrate.explainers import Capabilities, LocalExplainer, Request
 from disintegrate.files import write_atomically
@@ -37,7 +38,7 @@ OUT = Path(__file__).parents[1] / "results" / "serving.json"
 CALLERS, VARIETY, STEPS, MERGED = 64, 128, 50, 16
 ADMITTED = 32
 NETWORKS = ("TwoLayerNet", "LeNet")
-ROWS = (1, 4)
+ROWS = (1,)
 PATH = {"kserve": "/v1/models/model:explain", "oip": "/v2/models/model/infer"}
 
 
@@ -48,12 +49,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
-    table = [
-        measured(network, protocol, rows, options.seconds, options.rounds)
-        for network in NETWORKS
-        for protocol in PATH
-        for rows in ROWS
-    ]
+    settings = [(network, protocol, rows) for network in NETWORKS for protocol in PATH for rows in ROWS]
+    with Progress() as progress:
+        lines = progress.track(settings, description="settings")
+        table = [measured(*setting, options.seconds, options.rounds) for setting in lines]
+        overload = [
+            overloaded(network, options.seconds) for network in progress.track(NETWORKS, description="overload")
+        ]
     record = {
         "versions": versions(),
         "cores": os.cpu_count(),
@@ -63,7 +65,7 @@ def main() -> None:
         "seconds": options.seconds,
         "rounds": options.rounds,
         "table": table,
-        "overload": [overloaded(network, options.seconds) for network in NETWORKS],
+        "overload": overload,
     }
     write_atomically(options.out, (json.dumps(record, indent=1) + "\n").encode())
     print(json.dumps(record, indent=1))
@@ -74,7 +76,7 @@ def measured(network: str, protocol: str, rows: int, seconds: float, rounds: int
     requests = [message(protocol, rows, number) for number in range(VARIETY)]
     alone, merged, served, traffic = [], [], [], Traffic()
     with service(network) as (port, process), multiprocessing.get_context("spawn").Pool(1) as engine:
-        asyncio.run(closed_loop(port, requests, CALLERS, min(1.0, seconds)))
+        asyncio.run(closed_loop(port, requests, 1, min(1.0, seconds)))
         for _ in range(rounds):
             alone.append(engine.apply(bare, (network, rows, seconds)))
             merged.append(engine.apply(bare, (network, MERGED, seconds)))
