@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: reproduce test lint types unit clean
+.PHONY: reproduce test lint types unit conformance clean
 
 reproduce: $(VENV)/installed
 	$(BIN)/disintegrate reproduce --quick --out reproduction-quick
@@ -25,5 +25,14 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+# Real clients and servers of the protocols (see conformance/); needs Java 17 for TorchServe.
+conformance: .venv-conformance/installed
+	.venv-conformance/bin/python conformance/run.py
+
+.venv-conformance/installed: conformance/requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv-conformance
+	.venv-conformance/bin/pip install --quiet --requirement conformance/requirements.txt
+	touch $@
+
 clean:
-	rm -rf $(VENV) reproduction reproduction-quick .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-conformance reproduction reproduction-quick .mypy_cache .pytest_cache .ruff_cache .hypothesis

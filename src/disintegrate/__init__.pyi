@@ -1,12 +1,19 @@
+from .clients import connect
 from .closed_form import baseline_window, bias_free, shared_piece, single_step, single_step_beyond, step_count
 from .errors import (
     BadAnswer,
+    BudgetSpent,
     DamagedFile,
     DisintegrateError,
+    InDoubt,
     InvalidValue,
+    KeyRefused,
     Misuse,
     NotPermitted,
+    TargetChanged,
     UnknownName,
+    Unreachable,
+    Untrusted,
     UnwritableOutput,
 )
 from .estimate import carry_out, estimate
@@ -27,6 +34,7 @@ from .gradients import Path, Prepared, Rewriting, integrated_gradients, prepare,
 from .kriging import krige, predicted_distance
 from .measure import Exactness, Measure
 from .metrics import DistanceSummary, distance, summarise
+from .models import load_model
 from .noise import Noise, noise_of
 from .nudge import nudged
 from .plan import Cost, Plan, Query, Term
@@ -61,6 +69,7 @@ __all__ = [
     "PRESETS",
     "RULES",
     "BadAnswer",
+    "BudgetSpent",
     "Capabilities",
     "Cost",
     "DamagedFile",
@@ -70,8 +79,10 @@ __all__ = [
     "Exactness",
     "Explainer",
     "Explanation",
+    "InDoubt",
     "InvalidValue",
     "Kink",
+    "KeyRefused",
     "LocalExplainer",
     "LogitDifference",
     "LogitGradients",
@@ -96,9 +107,12 @@ __all__ = [
     "Request",
     "Rewriting",
     "Rule",
+    "TargetChanged",
     "Term",
     "Unit",
     "UnknownName",
+    "Unreachable",
+    "Untrusted",
     "UnwritableOutput",
     "Walk",
     "Way",
@@ -107,6 +121,7 @@ __all__ = [
     "baseline_window",
     "bias_free",
     "carry_out",
+    "connect",
     "distance",
     "estimate",
     "exact_integrated_gradients",
@@ -114,6 +129,7 @@ __all__ = [
     "gauss_legendre",
     "integrated_gradients",
     "krige",
+    "load_model",
     "midpoint",
     "nearest_kinks",
     "noise_of",

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from disintegrate import DamagedFile, UnknownName
+from disintegrate.models.weights import read_tensors
 from disintegrate.paper import mnist, training
-from disintegrate.paper.store import Recipe, digest, load_trained, load_weights, read_tensors
+from disintegrate.paper.store import Recipe, digest, load_trained, load_weights
 from disintegrate.progress import Task
 
 RECIPE = Recipe(network="TwoLayerNet", epochs=3, learning_rate=1e-2, batch_size=64)

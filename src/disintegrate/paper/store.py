@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
-from disintegrate.errors import DamagedFile, UnknownName
+from disintegrate.errors import DamagedFile
 from disintegrate.files import write_atomically
+from disintegrate.models.weights import fitted, read_tensors
 from disintegrate.paper.networks import build
 
 
@@ -70,38 +70,7 @@ def load_weights(path: Path, network: str) -> nn.Module:
         UnknownName: the file does not exist.
         DamagedFile: the file is not safetensors, or its tensors are not those of the network.
     """
-    model = build(network)
-    tensors = read_tensors(path)
-    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in tensors.items()}
-    if found != expected:
-        odd = sorted(set(found.items()) ^ set(expected.items()))[0]
-        raise DamagedFile(
-            f"The weights in {path} do not fit {network}.",
-            got=f"{odd[0]} with shape {odd[1]} on one side only",
-            instead=f"Give weights that were saved from {network}.",
-        )
-    model.load_state_dict(tensors)
-    return model.eval()
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file.
-
-    Raises:
-        UnknownName: the file does not exist.
-        DamagedFile: the file is not safetensors.
-    """
-    if not path.is_file():
-        raise UnknownName("There is no such file of weights.", got=path, instead="Give a .safetensors file.")
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise DamagedFile(
-            f"{path} is not a safetensors file.",
-            got=str(error),
-            instead="Give a .safetensors file; pickles are refused.",
-        ) from None
+    return fitted(build(network), read_tensors(path), path, network)
 
 
 def load_trained(folder: Path, key: str) -> TrainedNetwork | None:

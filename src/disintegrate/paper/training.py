@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from disintegrate.errors import DamagedFile
 from disintegrate.files import write_atomically
+from disintegrate.models.weights import read_tensors
 from disintegrate.paper.mnist import Digits
 from disintegrate.paper.networks import build
 from disintegrate.paper.store import (
@@ -21,7 +22,6 @@ from disintegrate.paper.store import (
     TrainedNetwork,
     digest,
     load_trained,
-    read_tensors,
     store_trained,
     weights_sha256,
 )

@@ -1,0 +1,20 @@
+"""The command line: the only package that prints."""
+
+from __future__ import annotations
+
+import sys
+
+from rich.text import Text
+
+from disintegrate.cli import planning, probing, reproduction, serving  # noqa: F401  each joins its commands
+from disintegrate.cli.root import app, errors
+from disintegrate.errors import DisintegrateError
+
+
+def main() -> None:
+    """Run the command line; one sentence instead of a traceback."""
+    try:
+        app()
+    except DisintegrateError as error:
+        errors.print(Text.assemble(("Error: ", "bold red"), str(error)), soft_wrap=True)
+        sys.exit(error.exit_code)

@@ -1,0 +1,5 @@
+"""`python -m disintegrate.cli`."""
+
+from disintegrate.cli import main
+
+main()

@@ -1,0 +1,79 @@
+"""The root of the command line: the application that commands join, and its progress bars."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+from disintegrate import __version__
+
+app = typer.Typer(
+    help="Does an explanation endpoint give away the model's gradient, and so the model?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+errors = Console(stderr=True)
+
+
+def _print_version(wanted: bool) -> bool:
+    if wanted:
+        print(f"disintegrate {__version__}")
+        raise typer.Exit
+    return wanted
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Does an explanation endpoint give away the model's gradient, and so the model?"""
+
+
+class Bar:
+    """One bar on the terminal."""
+
+    def __init__(self, progress: RichProgress, description: str, total: int) -> None:
+        self.progress = progress
+        self.bar = progress.add_task(description, total=total, note="")
+
+    def advance(self, amount: int = 1, note: str = "") -> None:
+        """Move the bar on."""
+        self.progress.update(self.bar, advance=amount, note=note)
+
+
+class Bars:
+    """Bars on the terminal, one below the other."""
+
+    def __init__(self, progress: RichProgress) -> None:
+        self.progress = progress
+
+    def task(self, description: str, total: int) -> Bar:
+        """Open a bar."""
+        return Bar(self.progress, description, total)
+
+
+@contextmanager
+def bars() -> Iterator[Bars]:
+    """Bars while a command works; Ctrl-C ends it with a sentence."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    try:
+        with RichProgress(*columns, console=errors) as progress:
+            yield Bars(progress)
+    except KeyboardInterrupt:
+        errors.print("Stopped. Finished epochs and units are kept; the same command goes on behind them.")
+        raise typer.Exit(130) from None
