@@ -46,7 +46,7 @@ def row(name: str, trained: TrainedNetwork, digits: Digits, *, cells: bool, fold
     shown = digits.with_noise(condition.noise) if condition.noise else digits
     for service in services.values():  # what is done once is not counted
         inputs = torch.tensor(shown.normalised(), dtype=service.dtype)
-        service.prepared(inputs, torch.tensor(shown.labels, dtype=torch.long), steps=10_000)
+        service.prepared(inputs, torch.tensor(shown.labels, dtype=torch.long))
     seconds, found = defaultdict(list), {}
     for number in range(ROUNDS):
         for way, service in services.items():

@@ -246,19 +246,28 @@ def test_a_large_sum_is_not_taken_for_infinity() -> None:
     assert vanilla_gradient(nn.Linear(3, 2), x, torch.tensor([0, 1])).isfinite().all()
 
 
-def test_a_local_service_prepares_once_and_measures_at_the_first_large_request() -> None:
+def test_a_local_service_prepares_once_and_measures_only_when_asked() -> None:
     model = nn.Sequential(nn.Linear(4, 9), nn.ReLU(), nn.Linear(9, 2))
-    explainer = LocalExplainer(model, Capabilities(rule="midpoint"))
     x, targets = np.ones((100, 4), np.float32), np.zeros(100, np.int64)
-    explainer.explain(Request(x[:2], None, targets[:2], 5))
     one, none = torch.zeros(1, 4), torch.zeros(1, dtype=torch.long)
-    first = explainer.prepared(one, none)
-    assert (first.path, first.measured) == (Path.SPLIT, False)
-    explainer.explain(Request(x, None, targets, 50))
-    second = explainer.prepared(one, none)
-    assert second.measured
-    explainer.explain(Request(x, None, targets, 50))
-    assert explainer.prepared(one, none) is second
+    for measuring in (False, True):
+        explainer = LocalExplainer(model, Capabilities(rule="midpoint"), measuring=measuring)
+        explainer.explain(Request(x, None, targets, 50))
+        first = explainer.prepared(one, none)
+        assert (first.path, first.measured) == (Path.SPLIT, measuring)
+        explainer.explain(Request(x, None, targets, 50))
+        assert explainer.prepared(one, none) is first
+
+
+def test_a_local_service_answers_the_same_whatever_it_was_asked_before() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(40, 90), nn.ReLU(), nn.Linear(90, 5))
+    x, targets = np.random.default_rng(0).normal(size=(300, 40)).astype(np.float32), np.arange(300) % 5
+    question = Request(x, None, targets, 50)
+    fresh, used = (LocalExplainer(model, Capabilities(rule="midpoint")) for _ in range(2))
+    used.explain(Request(x[:3], None, targets[:3], 7))
+    used.explain(Request(x, x / 2, targets, 20))
+    assert (fresh.explain(question).attribution == used.explain(question).attribution).all()
 
 
 def test_the_conditions_about_ties_keep_the_models_own_sums() -> None:

@@ -15,15 +15,12 @@ from disintegrate.explainers.protocol import Capabilities, Explanation, Request
 from disintegrate.gradients import DEFAULT_MEMORY, Prepared, Rewriting, integrated_gradients, prepare
 from disintegrate.rules import rule_named
 
-# From so many gradients on it is worth a second to find the best tiles.
-MEASURED_FROM = 4096
-
 
 class LocalExplainer:
     """Integrated Gradients of a torch model, as a service answers them.
 
     Every request is computed from its own inputs in the model's dtype. What is kept between requests is the model made
-    ready for inputs of one shape: rewritten at the first, its tiles measured at the first large one.
+    ready for inputs of one shape.
 
     Args:
         model: answers `[n, classes]`; a copy in eval mode is used, the caller's is left as it is.
@@ -33,6 +30,8 @@ class LocalExplainer:
         own_baseline: where the ray of a request without a baseline begins, for one input; None for zero.
         memory: bytes that a tile's activations may take, roughly.
         rewriting: how much of the model may be rewritten into one that computes the same faster.
+        measuring: whether to spend a second on the best layout and tile. What is best hangs on the moment, and so do the
+            last digits of the answers then; without it they are the same in every run.
 
     Raises:
         UnknownName: the capabilities name no rule of this package.
@@ -57,11 +56,13 @@ class LocalExplainer:
         own_baseline: Float[np.ndarray, "*shape"] | None = None,
         memory: int = DEFAULT_MEMORY,
         rewriting: Rewriting = Rewriting.ALL,
+        measuring: bool = False,
     ) -> None:
         self.rule = rule_named(capabilities.rule)
         self.device = usable_device(device)
         self.memory = memory
         self.rewriting = rewriting
+        self.measuring = measuring
         self.own_baseline = own_baseline
         self._prepared: dict[tuple[int, ...], Prepared] = {}
         self.model = deepcopy(model).eval().requires_grad_(False).to(self.device)
@@ -91,24 +92,24 @@ class LocalExplainer:
         baselines = self._baselines(request)
         targets = torch.tensor(request.targets, dtype=torch.long, device=self.device)
         quadrature = self.rule(request.steps or allowed.own_steps)
-        ready = self.prepared(inputs, targets, steps=quadrature.steps)
+        ready = self.prepared(inputs, targets)
         attribution = integrated_gradients(ready, inputs, baselines, targets, quadrature)
         with torch.no_grad():
             output = torch.cat([self.model(part) for part in inputs.split(256)]).gather(1, targets[:, None])[:, 0]
         return Explanation(np.asarray(output.cpu()), np.asarray(attribution.cpu()))
 
-    def prepared(self, inputs: Float[Tensor, "n *shape"], targets: Int[Tensor, " n"], *, steps: int = 1) -> Prepared:
+    def prepared(self, inputs: Float[Tensor, "n *shape"], targets: Int[Tensor, " n"]) -> Prepared:
         """The model made ready for inputs of this shape; its `path` says how gradients are computed.
 
         Raises:
             InvalidValue: shapes that do not match, NaN in an input, a target that the model does not have.
         """
-        shape, many = tuple(inputs.shape[1:]), len(inputs) * steps >= MEASURED_FROM
-        known = self._prepared.get(shape)
-        if known is None or (many and not known.measured):
-            known = prepare(self.model, inputs, targets, memory=self.memory, rewriting=self.rewriting, measuring=many)
-            self._prepared[shape] = known
-        return known
+        shape = tuple(inputs.shape[1:])
+        if shape not in self._prepared:
+            self._prepared[shape] = prepare(
+                self.model, inputs, targets, memory=self.memory, rewriting=self.rewriting, measuring=self.measuring
+            )
+        return self._prepared[shape]
 
     def _baselines(self, request: Request) -> Float[Tensor, "n *shape"]:
         named = request.baselines
