@@ -10,12 +10,14 @@ Other kinks, and ties that rounding decides, are columns of their own and do no 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from jaxtyping import Float64
 
 from disintegrate.probe.staircase import Fit, Pattern, Readings, atoms, patterns
 
-WINDOW = 2.2
+WINDOW = 1.5
 # How much worse than the best place another may be to be kept, how many are, and places inside each.
 ALIKE, MOST_CELLS, INSIDE = 8.0, 6, 7
 # The steepest ramp behind a kink, in units of its jump over its place.
@@ -27,9 +29,9 @@ SEEN = 1e-4
 LEAST, MOST = 1e-7, 6.0
 
 
-def anchored(found: Readings, near: float) -> tuple[Fit, ...]:
-    """All patterns with a kink close to a place, the likeliest first."""
-    fits = [_fit(found, pattern, near) for pattern in patterns()]
+def anchored(found: Readings, near: float, known: Sequence[Pattern] | None = None) -> tuple[Fit, ...]:
+    """All patterns with a kink close to a place, the likeliest first; or those of some patterns alone."""
+    fits = [_fit(found, pattern, near) for pattern in (patterns() if known is None else known)]
     return tuple(sorted(fits, key=lambda fit: fit.misfit))
 
 

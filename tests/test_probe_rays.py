@@ -1,0 +1,148 @@
+"""Rays turned towards one unit, staircases found in answers, and where to ask next."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from disintegrate import Capabilities, LocalExplainer
+from disintegrate.probe.anchored import anchored, weighting
+from disintegrate.probe.asking import Asker
+from disintegrate.probe.baseline import solve
+from disintegrate.probe.design import telling_scales
+from disintegrate.probe.ray import Origin, Ray, first_kink
+from disintegrate.probe.staircase import Readings, patterns, readings
+from disintegrate.probe.steer import steered
+from disintegrate.progress import SILENT
+from disintegrate.rules import rule_named
+
+SIZE, HIDDEN = 30, 40
+NOISE = 1e-3
+
+
+def _network(seed: int) -> nn.Sequential:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(SIZE, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 3))
+
+
+def _asker(model: nn.Module, baseline: np.ndarray, rule: str = "riemann_right", steps: int = 50) -> Asker:
+    service = LocalExplainer(model, Capabilities(rule=rule, default_steps=steps), own_baseline=baseline)
+    return Asker(service, (SIZE,), np.dtype(np.float32), 200, SILENT.task("queries", 200))
+
+
+def _kinks(model: nn.Sequential, baseline: np.ndarray, direction: np.ndarray) -> np.ndarray:
+    """Where the hidden units cross zero on a ray, ascending: `w.(b + t v) + c = 0`."""
+    first = model[0]
+    weight, bias = first.weight.detach().double().numpy(), first.bias.detach().double().numpy()
+    places = -(weight @ baseline + bias) / (weight @ direction)
+    return np.sort(places[places > 0])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_turned_ray_meets_one_kink_where_it_is_expected(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    model, baseline = _network(seed), generator.normal(size=SIZE).astype(np.float32)
+    asker = _asker(model, baseline)
+    asker.learn_wire()
+    ray = Ray(asker, Origin(baseline.astype(float), np.zeros(SIZE)), generator.normal(size=SIZE), 0)
+    bracket = first_kink(ray)
+    assert bracket is not None
+    assert bracket.low <= _kinks(model, baseline, ray.direction)[0] <= bracket.high
+    turned, near = steered(ray, bracket)
+    kinks = _kinks(model, baseline, turned.direction)
+    assert turned is not ray
+    assert abs(kinks[0] / near - 1) < 0.25
+    assert kinks[1] > 1.5 * kinks[0]
+
+
+def _answers(
+    scales: np.ndarray, rule: str, steps: int, jumps: dict[float, np.ndarray], generator: np.random.Generator
+) -> np.ndarray:
+    """A constant and a jump at each kink, as the rule sees them at each scale: (P.1), term by term."""
+    quadrature = rule_named(rule)(steps)
+    rows = []
+    for scale in scales:
+        row = np.ones(SIZE)
+        for kink, jump in jumps.items():
+            row = row + jump * sum(
+                w for t, w in zip(quadrature.nodes, quadrature.weights, strict=True) if scale * t > kink
+            )
+        rows.append(row + NOISE * generator.normal(size=SIZE))
+    return np.array(rows)
+
+
+def _readings(scales: np.ndarray, answers: np.ndarray) -> Readings:
+    return readings(scales, answers, np.full(answers.shape, NOISE), 0)
+
+
+@pytest.mark.parametrize(
+    ("rule", "steps"), [("riemann_right", 37), ("gauss_legendre", 20), ("midpoint", 12), ("trapezoid", 30)]
+)
+def test_the_staircase_of_the_rule_is_found_beside_another_kink(rule: str, steps: int) -> None:
+    generator = np.random.default_rng(3)
+    scales = np.exp(generator.uniform(np.log(0.6), np.log(3.0), 26))
+    jumps = {1.0: generator.normal(size=SIZE), 1.7: 0.5 * generator.normal(size=SIZE)}
+    found = _readings(scales, _answers(scales, rule, steps, jumps, generator))
+    best, second = anchored(found, 1.0)[:2]
+    assert (rule, steps) in best.pattern.members
+    assert best.misfit < 2.5 * best.freedom
+    assert second.misfit > best.misfit + 25
+    far = rule_named(rule)(steps).nodes.max()
+    assert abs(best.kinks[0] * far - 1.0) < 0.02
+
+
+def test_the_distance_of_a_staircase_is_as_large_as_noise_makes_it() -> None:
+    ratios = []
+    for seed in range(40):
+        generator = np.random.default_rng(seed)
+        scales = np.exp(generator.uniform(np.log(0.6), np.log(3.0), 24))
+        jumps = {1.0: 0.3 * generator.normal(size=SIZE)}
+        found = _readings(scales, _answers(scales, "midpoint", 9, jumps, generator))
+        (fit,) = anchored(found, 1.0, [pattern for pattern in patterns(9) if ("midpoint", 9) in pattern.members])
+        ratios.append(fit.misfit / fit.freedom)
+    # the best of a few places lies a little below what one place would
+    assert 0.75 < np.mean(ratios) < 1.25
+
+
+def test_the_weighting_makes_the_staircase() -> None:
+    generator = np.random.default_rng(5)
+    scales = np.linspace(0.6, 3.0, 24)
+    found = _readings(scales, _answers(scales, "riemann_right", 8, {1.0: generator.normal(size=SIZE)}, generator))
+    fit = anchored(found, 1.0)[0]
+    made = (found.signal * found.strength) @ weighting(found, fit)
+    stairs = fit.pattern.staircase(fit.kinks[0] / scales) * found.certainty
+    stairs = stairs - found.drift @ (found.drift.T @ stairs)
+    assert np.allclose(made, stairs, atol=5 * np.abs(stairs).max() * NOISE)
+
+
+def test_scales_that_tell_rivals_apart_do() -> None:
+    generator = np.random.default_rng(8)
+    jumps = {1.0: 0.2 * generator.normal(size=SIZE)}
+    scales = np.linspace(0.7, 1.6, 9)
+    few = _readings(scales, _answers(scales, "riemann_right", 60, jumps, generator))
+    fits = anchored(few, 1.0)
+    assert fits[1].misfit < fits[0].misfit + 25
+    asked = telling_scales(few, fits[:8], 0.9, 3.0, 6, generator)
+    assert 0 < len(asked) <= 6
+    every = np.concatenate([scales, asked])
+    spread = np.concatenate([scales, np.linspace(0.95, 1.05, len(asked))])
+    margins = []
+    for chosen in (every, spread):
+        after = anchored(_readings(chosen, _answers(chosen, "riemann_right", 60, jumps, np.random.default_rng(9))), 1.0)
+        true = next(fit for fit in after if ("riemann_right", 60) in fit.pattern.members)
+        margins.append(min(fit.misfit for fit in after if fit is not true) - true.misfit)
+    assert margins[0] > margins[1]
+
+
+def test_a_baseline_is_found_to_its_last_bit() -> None:
+    generator = np.random.default_rng(2)
+    baseline = generator.normal(size=SIZE).astype(np.float32)
+    asker = _asker(_network(2), baseline)
+    asker.learn_wire()
+    found = solve(asker, 0, 1.0, False, generator)
+    assert found is not None
+    exact = found.error == 0
+    assert exact.mean() > 0.8
+    assert (found.point[exact] == baseline.astype(float)[exact]).all()
