@@ -34,8 +34,7 @@ def _asker(model: nn.Module, baseline: np.ndarray, rule: str = "riemann_right", 
 
 def _kinks(model: nn.Sequential, baseline: np.ndarray, direction: np.ndarray) -> np.ndarray:
     """Where the hidden units cross zero on a ray, ascending: `w.(b + t v) + c = 0`."""
-    first = model[0]
-    weight, bias = first.weight.detach().double().numpy(), first.bias.detach().double().numpy()
+    weight, bias = (part.detach().double().numpy() for part in list(model.parameters())[:2])
     places = -(weight @ baseline + bias) / (weight @ direction)
     return np.sort(places[places > 0])
 

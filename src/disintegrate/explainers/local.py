@@ -30,8 +30,8 @@ class LocalExplainer:
         own_baseline: where the ray of a request without a baseline begins, for one input; None for zero.
         memory: bytes that a tile's activations may take, roughly.
         rewriting: how much of the model may be rewritten into one that computes the same faster.
-        measuring: whether to spend a second on the best layout and tile. What is best hangs on the moment, and so do the
-            last digits of the answers then; without it they are the same in every run.
+        measuring: whether to spend a second on the best layout and tile. What is best hangs on the moment, and so do
+            the last digits of the answers then; without it they are the same in every run.
 
     Raises:
         UnknownName: the capabilities name no rule of this package.
