@@ -18,11 +18,21 @@ ROUNDS, SURE_ROUNDS, EXACT_ROUNDS = 4, 3, 2
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """A baseline, flat: its name among the candidates if it has one, and how far each coordinate may be off."""
+    """A baseline, flat.
+
+    Attributes:
+        name: among the candidates, if it has one.
+        point: the baseline.
+        error: how far each coordinate may be off.
+        likeliest: where all answers vanish to the last bit, as far as the gradient shows it.
+        unlikely: how far each coordinate of that may be off, but for places where the gradient happens to vanish.
+    """
 
     name: str | None
     point: Float64[np.ndarray, " d"]
     error: Float64[np.ndarray, " d"]
+    likeliest: Float64[np.ndarray, " d"]
+    unlikely: Float64[np.ndarray, " d"]
 
 
 def candidate(asker: Asker, target: int, candidates: Mapping[str, Float64[np.ndarray, " d"]]) -> Found | None:
@@ -38,7 +48,8 @@ def candidate(asker: Asker, target: int, candidates: Mapping[str, Float64[np.nda
         except NotPermitted:
             continue
         if not answer.attribution.any():
-            return Found(name, asker.sent(point[None])[0], np.zeros(point.size))
+            at, none = asker.sent(point[None])[0], np.zeros(point.size)
+            return Found(name, at, none, at, none)
     return None
 
 
@@ -80,7 +91,9 @@ def solve(
     slope = np.divide(other - answer, moved - there, out=np.zeros(size), where=moved != there)
     off = np.divide(np.abs(answer), np.abs(slope), out=np.full(size, np.inf), where=slope != 0)
     error = np.where(off < 0.01 * spread, np.maximum(4 * again[1], 4 * off), np.inf)
-    return Found(None, point, np.where(rest, error, found.error))
+    whole = np.where(rest, error, found.error)
+    likeliest, unlikely = np.where(rest, point, found.likeliest), np.where(rest, error, found.unlikely)
+    return Found(None, point, whole, likeliest, unlikely)
 
 
 def _part(
@@ -168,21 +181,21 @@ def _confirmed(
     seen = slope != 0
     step = np.divide(-at, slope, out=np.zeros(point.size), where=seen)
     trusted = seen & np.isfinite(error) & (np.abs(step) < 0.01 * np.abs(offset))
-    final = asker.sent((point + step)[None])[0]
-    exact = np.zeros(point.size, bool)
+    point = asker.sent((point + step)[None])[0]
+    floor = 2 * np.spacing(np.maximum(np.abs(point), 1e-3 * np.abs(offset)).astype(asker.dtype)).astype(np.float64)
+    rounding = np.divide(asker.deviation(at), np.abs(slope), out=np.full(point.size, np.inf), where=seen)
+    left = np.where(trusted, (4 * np.abs(step) + 3 * rounding + floor) * (3 if asker.coarse else 1), np.inf)
+    likeliest, exact = point, np.zeros(point.size, bool)
     for _ in range(0 if asker.coarse else EXACT_ROUNDS):
-        # an answer of 0 where a gradient was seen is the baseline to the last bit
-        answer = asker.ask(final[None], target).attribution[0]
+        # an answer of 0 where a gradient was seen is the baseline to the last bit, unless it vanishes just there
+        answer = asker.ask(likeliest[None], target).attribution[0]
         exact = seen & (answer == 0)
         if exact[trusted].all():
             break
         aside = np.divide(-answer, slope, out=np.zeros(point.size), where=seen & ~exact)
-        final = asker.sent((final + np.clip(aside, -0.01 * np.abs(offset), 0.01 * np.abs(offset)))[None])[0]
-    floor = 2 * np.spacing(np.maximum(np.abs(final), 1e-3 * np.abs(offset)).astype(asker.dtype)).astype(np.float64)
-    rounding = np.divide(asker.deviation(at), np.abs(slope), out=np.full(point.size, np.inf), where=seen)
-    left = (4 * np.abs(step) + 3 * rounding + floor) * (3 if asker.coarse else 1)
-    left[exact] = 0.0
-    return Found(None, final, np.where(trusted, left, np.inf))
+        most = 0.01 * np.abs(offset)
+        likeliest = asker.sent((likeliest + np.clip(aside, -most, most))[None])[0]
+    return Found(None, point, left, likeliest, np.where(exact & trusted, 0.0, left))
 
 
 def _faint(asker: Asker) -> float:

@@ -214,7 +214,7 @@ class _Session:
         if self.result.baseline_override.value is Override.HONOURED:
             # sent along, it is the baseline of every ray, whatever the service's own is to the last digit
             return Origin(point, np.zeros(point.size), point)
-        return Origin(point, found.error)
+        return Origin(found.likeliest, found.unlikely)
 
     def _values(self) -> None:
         low, high = self.asker.taken
