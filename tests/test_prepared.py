@@ -246,6 +246,17 @@ def test_a_large_sum_is_not_taken_for_infinity() -> None:
     assert vanilla_gradient(nn.Linear(3, 2), x, torch.tensor([0, 1])).isfinite().all()
 
 
+def test_a_first_batch_that_overflows_does_not_decide_the_path() -> None:
+    model = nn.Sequential(nn.Linear(4, 9), nn.ReLU(), nn.Linear(9, 2)).eval()
+    nn.init.ones_(next(iter(model.parameters())))
+    huge = torch.full((2, 4), 3e38)
+    assert not model(huge).isfinite().all()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        prepared = prepare(model, huge, torch.tensor([0, 1]), measuring=False)
+    assert prepared.path is Path.SPLIT
+
+
 def test_a_local_service_prepares_once_and_measures_only_when_asked() -> None:
     model = nn.Sequential(nn.Linear(4, 9), nn.ReLU(), nn.Linear(9, 2))
     x, targets = np.ones((100, 4), np.float32), np.zeros(100, np.int64)
