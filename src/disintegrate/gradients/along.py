@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from disintegrate.gradients.rewriting import Rewritten
+from disintegrate.gradients.second_layer import WORTH, SecondLayer
 
 
 def gradient_at(
@@ -46,6 +48,19 @@ def mean_gradient(
             leaf = leaf.requires_grad_()
             slopes = rewritten.slope(leaf)
     start, slope = _stored(rewritten, starts), _stored(rewritten, slopes.detach())
+    if rewritten.second is not None and sum(len(nodes) for nodes, _ in parts) >= WORTH:
+        total = _by_second_layer(rewritten, rewritten.second, start, slope, targets, parts)
+    else:
+        total = _one_by_one(rewritten, start, slope, targets, parts)
+    if rewritten.beginning is None:
+        return _named(rewritten, total)
+    return torch.autograd.grad(slopes, leaf, _named(rewritten, total))[0]
+
+
+def _one_by_one(
+    rewritten: Rewritten, start: Tensor, slope: Tensor, targets: Tensor, parts: Sequence[tuple[Tensor, Tensor]]
+) -> Tensor:
+    """The weighted sum behind the beginning, every node on its own."""
     total = torch.zeros_like(slope)
     wide = (1, -1, *[1] * (slope.ndim - 1))
     for nodes, weights in parts:
@@ -53,16 +68,39 @@ def mean_gradient(
         gradient = _stored(rewritten, _behind(rewritten, _named(rewritten, points), targets, len(nodes)))
         rows = gradient.view(len(total), len(nodes), -1)
         total += torch.bmm(weights.view(1, 1, -1).expand(len(total), 1, -1), rows).view_as(total)
-    if rewritten.beginning is None:
-        return _named(rewritten, total)
-    return torch.autograd.grad(slopes, leaf, _named(rewritten, total))[0]
+    return total
 
 
-def _behind(rewritten: Rewritten, hidden: Tensor, targets: Tensor, repeated: int) -> Tensor:
-    """Gradient of the target output at the beginning's output, each target for so many rows."""
+def _by_second_layer(
+    rewritten: Rewritten,
+    second: SecondLayer,
+    start: Tensor,
+    slope: Tensor,
+    targets: Tensor,
+    parts: Sequence[tuple[Tensor, Tensor]],
+) -> Tensor:
+    """The same, ray by ray and of the first ReLU and the convolution behind it only what changes."""
+    nodes, order = torch.sort(torch.cat([nodes for nodes, _ in parts]))
+    weights = torch.cat([weights for _, weights in parts])[order]
+    together = max(len(part) for part, _ in parts)
+    answers = []
+    for one, other, target in zip(start.expand_as(slope), slope, targets.split(1), strict=True):
+        behind = partial(_behind_second, rewritten, target)
+        answers.append(second.mean_gradient(one, other, nodes, weights, behind, together))
+    return torch.stack(answers)
+
+
+def _behind_second(rewritten: Rewritten, target: Tensor, maps: Tensor) -> Tensor:
+    return _behind(rewritten, maps, target, len(maps), rewritten.rest)
+
+
+def _behind(
+    rewritten: Rewritten, hidden: Tensor, targets: Tensor, repeated: int, body: nn.Module | None = None
+) -> Tensor:
+    """Gradient of the target output where the body begins, each target for so many rows."""
     with torch.enable_grad():
         leaf = hidden.detach().requires_grad_()
-        answers = rewritten.body(leaf)
+        answers = (body or rewritten.body)(leaf)
         if rewritten.end is not None:
             start = rewritten.end.weight[targets].repeat_interleave(repeated, 0)
             return torch.autograd.grad(answers, leaf, start.view_as(answers))[0]

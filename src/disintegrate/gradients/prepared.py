@@ -16,7 +16,7 @@ from disintegrate.gradients import plain
 from disintegrate.gradients.along import gradient_at, mean_gradient
 from disintegrate.gradients.checks import check
 from disintegrate.gradients.rewriting import Rewritten, rewrite
-from disintegrate.gradients.tiles import DEFAULT_MEMORY, rows_within, tiles
+from disintegrate.gradients.tiles import DEFAULT_MEMORY, each_by_one_thread, rows_within, tiles
 from disintegrate.quadrature import Quadrature, midpoint
 
 # The first batch is compared on so many of its rows.
@@ -86,13 +86,20 @@ class Prepared:
             torch.tensor(array, dtype=inputs.dtype, device=inputs.device)
             for array in (quadrature.nodes, quadrature.weights)
         )
-        answers = torch.empty_like(inputs)
-        for block, parts in tiles(len(inputs), quadrature.steps, self.rows):
+        answers, rewritten = torch.empty_like(inputs), self.rewritten
+
+        def answer(block: slice, parts: list[slice]) -> None:
             difference = inputs[block] - baselines[block]
             steps = [(nodes[part], weights[part]) for part in parts]
-            answers[block] = difference * mean_gradient(
-                self.rewritten, baselines[block], difference, targets[block], steps
-            )
+            answers[block] = difference * mean_gradient(rewritten, baselines[block], difference, targets[block], steps)
+
+        threads, rows = 1, self.rows
+        if rewritten.second is not None and inputs.device.type == "cpu":
+            # Its many small operations gain more from a ray for each thread than from threads within each; and what is
+            # held of a row is half of the activations, since those before the second layer are never made.
+            threads = min(torch.get_num_threads(), len(inputs))
+            rows = max(1, 2 * rows // threads) if threads > 1 else rows
+        each_by_one_thread(answer, tiles(len(inputs), quadrature.steps, rows), threads)
         return answers
 
 
@@ -113,7 +120,8 @@ def prepare(
         targets: the output to differentiate for each.
         memory: bytes that a tile's activations may take, roughly.
         rewriting: how much of the model may be rewritten.
-        measuring: whether to spend a second or two on the best tile; otherwise as many rows as memory permits.
+        measuring: whether to spend a second or two on the best tile; otherwise, and for models that are computed ray by
+            ray behind their first ReLU, as many rows as memory permits.
 
     Raises:
         InvalidValue: shapes that do not match, NaN in an input, a target that the model does not have.
@@ -128,7 +136,9 @@ def prepare(
     check(model, inputs, targets)
     rows = rows_within(model, inputs, memory)
     candidates = _candidates(model, inputs, rewriting, rows, both=measuring)
-    best = _measured(candidates, inputs, targets) if measuring else candidates[0]
+    first = candidates[0]
+    by_ray = first.rewritten is not None and first.rewritten.second is not None
+    best = _measured(candidates, inputs, targets) if measuring and not by_ray else first
     if best.rewritten is None:
         return best
     difference = _difference(model, best.rewritten, inputs[:COMPARED], targets[:COMPARED])

@@ -21,6 +21,7 @@ from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from disintegrate.gradients.dense import DenseConvolution, FlatLinear, pays
+from disintegrate.gradients.second_layer import SecondLayer, second_layer
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -44,6 +45,8 @@ class Rewritten:
         body: from the beginning's output, or the input, to the end's input, or the output.
         end: a linear layer; None where the model ends otherwise.
         last: whether maps lie in memory with the channels last.
+        second: the body's first two layers, where they are a ReLU and a convolution of maps with the channels last.
+        rest: the body behind them; None where there is no such second layer.
     """
 
     beginning: nn.Module | None
@@ -51,6 +54,8 @@ class Rewritten:
     body: nn.Module
     end: nn.Linear | None
     last: bool
+    second: SecondLayer | None = None
+    rest: nn.Module | None = None
 
     def outputs(self, inputs: Float[Tensor, "n *shape"]) -> Float[Tensor, "n classes"]:
         """What the model answers, by all three parts."""
@@ -83,6 +88,7 @@ def rewrite(
     _views_to_flatten(traced)
     kept = _before_pooling(traced) if keep_pooling else set()
     _fold(traced, kept)
+    _pool_first(traced, kept)
     if last:
         traced.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     _measure_shapes(traced, example)
@@ -185,6 +191,30 @@ def _fold(traced: fx.GraphModule, kept: set[fx.Node]) -> None:
         traced.graph.erase_node(node)
 
 
+def _pool_first(traced: fx.GraphModule, kept: set[fx.Node]) -> None:
+    """ReLU after max pooling instead of before: the same numbers and gradients, on maps a fraction of the size.
+
+    Where the largest of a window is positive it stays the largest, and the first of equals stays the first; where it is
+    not, ReLU lets nothing through either way.
+    """
+    for pool, module in _calls(traced):
+        if type(module) not in POOLINGS or getattr(module, "return_indices", False) or pool in kept:
+            continue
+        relu = pool.args[0]
+        if not isinstance(relu, fx.Node) or not _is_relu(traced, relu) or len(relu.users) != 1:
+            continue
+        source = relu.args[0]
+        pool.replace_all_uses_with(relu)
+        pool.update_arg(0, source)
+        relu.update_arg(0, pool)
+        pool.append(relu)
+
+
+def _is_relu(traced: fx.GraphModule, node: fx.Node) -> bool:
+    is_function = node.op == "call_function" and node.target in RELU_FUNCTIONS
+    return is_function or type(_module(traced, node)) is nn.ReLU
+
+
 def _replace(traced: fx.GraphModule, kept: set[fx.Node], *, last: bool) -> None:
     for node, module in _calls(traced):
         source = node.args[0]
@@ -214,22 +244,21 @@ def _set(traced: fx.GraphModule, node: fx.Node, module: nn.Module) -> None:
     node.target = name
 
 
-def _in_place(traced: fx.GraphModule, leaf: fx.Node) -> None:
+def _in_place(traced: fx.GraphModule, leaves: set[fx.Node]) -> None:
     """A ReLU may overwrite what a layer or an addition made for it alone: their gradients do not need it.
 
-    What gradients are asked for, the leaf, nothing may overwrite.
+    What gradients are asked for, the leaves, nothing may overwrite.
     """
     for node in list(traced.graph.nodes):
-        is_function = node.op == "call_function" and node.target in RELU_FUNCTIONS
-        if type(_module(traced, node)) is not nn.ReLU and not is_function:
+        if not _is_relu(traced, node):
             continue
         source = node.args[0]
         made_by = type(_module(traced, source))
         added = source.op == "call_function" and source.target in ADDITIONS
         if (
-            source is not leaf
+            source not in leaves
             and len(source.users) == 1
-            and (added or made_by in (nn.Linear, *CONVOLUTIONS, FlatLinear))
+            and (added or made_by in (nn.Linear, *CONVOLUTIONS, *POOLINGS, FlatLinear))
         ):
             node.op, node.target = "call_function", nn.functional.relu
             node.args, node.kwargs = (source,), {"inplace": True}
@@ -261,15 +290,30 @@ def _split(traced: fx.GraphModule, kept: set[fx.Node], *, rows: int, last: bool)
         first, weighted = after, weighted or type(module) in WEIGHTED
     if not weighted:
         first = start
-    _in_place(traced, first)
+    behind = _behind_second(traced, first, kept) if weighted and last else None
+    _in_place(traced, {first, behind or first})
     beginning = _between(traced, start, first) if weighted else None
+    second = second_layer(_module(traced, behind), _shape(first)) if behind is not None else None
     return Rewritten(
         beginning=beginning,
         slope=_without_constant(beginning) if beginning is not None else None,
         body=_between(traced, first, stop),
         end=linear,
         last=last,
+        second=second,
+        rest=_between(traced, behind, stop) if second is not None and behind is not None else None,
     )
+
+
+def _behind_second(traced: fx.GraphModule, first: fx.Node, kept: set[fx.Node]) -> fx.Node | None:
+    """The one layer behind a ReLU that is alone behind the beginning."""
+    if len(first.users) != 1:
+        return None
+    (relu,) = first.users
+    if not _is_relu(traced, relu) or len(relu.users) != 1 or relu in kept:
+        return None
+    (layer,) = relu.users
+    return layer if type(_module(traced, layer)) is nn.Conv2d and layer not in kept else None
 
 
 def _between(traced: fx.GraphModule, start: fx.Node, stop: fx.Node) -> fx.GraphModule:

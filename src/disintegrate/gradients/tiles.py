@@ -1,8 +1,9 @@
-"""How many rows fit a bound on memory, and how images and steps are cut into tiles."""
+"""How many rows fit a bound on memory, how images and steps are cut into tiles, and which thread computes them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from math import ceil
 
 import torch
@@ -49,3 +50,25 @@ def tiles(images: int, steps: int, rows: int) -> Iterator[tuple[slice, list[slic
     parts = [slice(first, min(first + width, steps)) for first in range(0, steps, width)]
     for first in range(0, images, together):
         yield slice(first, min(first + together, images)), parts
+
+
+def each_by_one_thread(
+    compute: Callable[[slice, list[slice]], None], blocks: Iterator[tuple[slice, list[slice]]], threads: int
+) -> None:
+    """Compute all blocks, so many at a time and each by a single thread; one after the other where threads is 1."""
+    if threads == 1:
+        for block in blocks:
+            compute(*block)
+        return
+
+    def alone(block: tuple[slice, list[slice]]) -> None:
+        with torch.no_grad():
+            compute(*block)
+
+    before = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            for _ in pool.map(alone, blocks):
+                pass
+    finally:
+        torch.set_num_threads(before)
