@@ -98,7 +98,7 @@ class Prepared:
             # Its many small operations gain more from a ray for each thread than from threads within each; and what is
             # held of a row is half of the activations, since those before the second layer are never made.
             threads = min(torch.get_num_threads(), len(inputs))
-            rows = max(1, 2 * rows // threads) if threads > 1 else rows
+            rows = max(1, min(2 * rows // threads, quadrature.steps)) if threads > 1 else rows
         each_by_one_thread(answer, tiles(len(inputs), quadrature.steps, rows), threads)
         return answers
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from disintegrate.gradients.checks import check_memory
 
-DEFAULT_MEMORY = 128 * 2**20
+DEFAULT_MEMORY = 512 * 2**20
 # A backward pass keeps the activations, makes a gradient of each, and needs room to work in.
 MEMORY_PER_ACTIVATION = 3
 
