@@ -3,7 +3,8 @@
 `python benchmarks/gradients.py` times every contestant on four networks in one process, in turns, so that whatever else
 the machine does hits all alike; medians of five rounds. Captum takes part with the batch size that was its fastest in a
 sweep over a few images just before. Peak memory is that of a process of its own for each, less what the process had
-before. `--quick` takes few images and rounds, and writes nothing.
+before. `--quick` takes few images and rounds, and writes nothing; `--again agreement,linearity,curves` measures these
+parts of a record anew.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from disintegrate.paper.training import recipe, train
 from disintegrate.versions import versions
 
 ROOT = Path(__file__).parents[1]
+RECORD = ROOT / "results" / "gradients.json"
 STEPS, ROUNDS, CLOSE = 50, 5, 1e-5
 # Images for each network, and the batch sizes that Captum may choose from.
 NETWORKS = {
@@ -52,6 +54,8 @@ QUICK = {"TwoLayerNet": 128, "LeNet": 8, "ResNet18": 4, "VGG-like": 1}
 # Images for the sweep and the first round that does not count; for the loop, timed on a part; and for peak memory,
 # where Captum by default would take more than there is.
 FEW = {"TwoLayerNet": 512, "LeNet": 16, "ResNet18": 8, "VGG-like": 4}
+# Images whose float64 results are computed as well.
+EXACTLY = {"TwoLayerNet": 512, "LeNet": 16, "ResNet18": 8, "VGG-like": 2}
 LOOP_PART, MEMORY_IMAGES = {"VGG-like": 4}, {"VGG-like": 8}
 SIZES = {"TwoLayerNet": (1_000, 10_000, 100_000, 1_000_000), "LeNet": (1_000, 3_000, 10_000)}
 CURVE_STEPS, CURVE_IMAGES = (1, 3, 10, 30, 100, 400), (1, 4, 16, 64, 256, 1024, 4096)
@@ -165,23 +169,28 @@ def flop_per_gradient(of: Subject) -> float:
     return float(counter.get_total_flops())
 
 
-def agreement(of: Subject, batches: tuple[int, ...]) -> dict[str, Any]:
-    """How far from Captum's results, beside how far these are from themselves at another batch size; in float64 too."""
+def agreement(of: Subject, batch: int) -> dict[str, Any]:
+    """How far from Captum's results, and how far both are from float64: where a kink lies within rounding, both are."""
 
     def apart(first: Tensor, second: Tensor) -> np.ndarray:
+        first, second = first.double(), second.double()
         found: np.ndarray = ((first - second).flatten(1).norm(dim=1) / second.flatten(1).norm(dim=1)).numpy()
         return found
 
-    reference = captum(of, batch=batches[0])()
+    def exact(of: Subject) -> Tensor:
+        model, wide = deepcopy(of.model).double(), of.inputs.double()
+        return integrated_gradients(model, wide, torch.zeros_like(wide), of.targets, riemann_right(STEPS))
+
     # Noise, on which nothing ties, and the model as it is; Captum's own nodes pass through float32.
-    model, noise = deepcopy(of.model).double(), torch.randn_like(of.inputs[:2]).double()
-    wide = Subject(of.name, model, noise, of.targets[:2])
-    exact = integrated_gradients(model, noise, torch.zeros_like(noise), wide.targets, riemann_right(STEPS))
-    in_float64 = apart(ours(wide)(), exact)
-    rows = {"ours": apart(ours(of)(), reference), "captum_itself": apart(captum(of, batch=batches[1])(), reference)}
-    found: dict[str, Any] = {"float64_largest": float(in_float64.max())}
+    noise = Subject(of.name, deepcopy(of.model).double(), torch.randn_like(of.inputs[:2]).double(), of.targets[:2])
+    few = of.first(min(EXACTLY[of.name], len(of.inputs)))
+    own, its = ours(of)(), captum(of, batch=batch)()
+    reference = exact(few)
+    rows = {"from_captum": apart(own, its), "from_float64": apart(own[: len(few.inputs)], reference),
+            "captum_from_float64": apart(its[: len(few.inputs)], reference)}  # fmt: skip
+    found: dict[str, Any] = {"float64_largest": float(apart(ours(noise)(), exact(noise)).max())}
     for name, row in rows.items():
-        found[name] = {"largest": float(row.max()), "median": float(np.median(row)),
+        found[name] = {"images": len(row), "largest": float(row.max()), "median": float(np.median(row)),
                        "share_within_1e-5": float((row <= CLOSE).mean())}  # fmt: skip
     return found
 
@@ -239,7 +248,7 @@ def network(name: str, *, quick: bool) -> dict[str, Any]:
         "machine_gigaflops": peak, "flop_per_gradient": flop,
         "share_of_peak": {key: flop * count / median[key] / 1e9 / max(peak.values()) for key in ("ours", best)},
         "path": prepare(of.model, of.inputs, of.targets, measuring=False).path.value,
-        "agreement": agreement(of, batches),
+        "agreement": agreement(of, int(best.split()[1])),
     }  # fmt: skip
     if not quick:
         size, held = int(best.split()[1]), MEMORY_IMAGES.get(name, images)
@@ -316,7 +325,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         lines.append(
             f"{row['network']:12} {rate['ours']:10.0f} {rate[row['best_captum']]:10.0f} {row['ratio_to_captum']:7.2f} "
             f"{row['ratio_to_loop']:7.2f} {row['share_of_peak']['ours']:8.2f} {shown} "
-            f"{row['agreement']['ours']['largest']:12.1e}"
+            f"{row['agreement']['from_captum']['largest']:12.1e}"
         )
     return "\n".join(lines)
 
@@ -326,6 +335,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few images and rounds; nothing is written")
     parser.add_argument("--models", default=",".join(NETWORKS), help="networks, separated by commas")
+    parser.add_argument("--again", help="parts of the record to measure anew: agreement, linearity, curves")
     parser.add_argument("--json", action="store_true", help="print the record instead of the table")
     parser.add_argument("--memory", nargs=5, help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -333,6 +343,9 @@ def main() -> None:
     if asked.memory:
         name, images, steps, contestant, batch = asked.memory
         print_peak_memory(name, int(images), int(steps), contestant, int(batch))
+        return
+    if asked.again:
+        renew(asked.again.split(","))
         return
     rows = [network(name, quick=asked.quick) for name in asked.models.split(",")]
     record = {
@@ -344,8 +357,29 @@ def main() -> None:
     }  # fmt: skip
     print(json.dumps(record, indent=1) if asked.json else table(rows))
     if not asked.quick and asked.models == ",".join(NETWORKS):
-        write_atomically(ROOT / "results" / "gradients.json", (json.dumps(record, indent=1) + "\n").encode())
-        draw(record)
+        write(record)
+
+
+def renew(parts: list[str]) -> None:
+    """Measure some parts of the committed record anew, and write it."""
+    record = json.loads(RECORD.read_text())
+    if "agreement" in parts:
+        for row in record["networks"]:
+            of = subject(row["network"], min(row["images"], FEW[row["network"]]))
+            row["agreement"] = agreement(of, int(row["best_captum"].split()[1]))
+            print(row["network"], json.dumps(row["agreement"]), flush=True)
+    if "linearity" in parts:
+        record["linearity"] = [linearity(name, SIZES[name], quick=False) for name in SIZES]
+        print(json.dumps(record["linearity"], indent=1))
+    if "curves" in parts:
+        record["curves"] = curves(quick=False)
+    write(record)
+
+
+def write(record: dict[str, Any]) -> None:
+    """The record and its picture."""
+    write_atomically(RECORD, (json.dumps(record, indent=1) + "\n").encode())
+    draw(record)
 
 
 if __name__ == "__main__":

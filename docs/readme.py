@@ -1,5 +1,6 @@
 """Write the README's picture and figures anew from the records of the full run: `python docs/readme.py`."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from disintegrate.report.findings import number
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results" / "reproduction"
 BEGIN, END = "<!-- figures: docs/readme.py -->", "<!-- end of figures -->"
+SPEED_BEGIN, SPEED_END = "<!-- speed: docs/readme.py -->", "<!-- end of speed -->"
 PAPERS_OWN = ("bias_free", "step_count", "shared_piece")
 
 
@@ -36,10 +38,33 @@ def figures(run: Run, cells: list[Cell]) -> str:
     return "\n".join([BEGIN, setting, "", *lines, END])
 
 
+def speed() -> str:
+    """How fast gradients are beside Captum's, from the benchmark's record."""
+    record = json.loads((ROOT / "results" / "gradients.json").read_text())
+    rows = record["networks"]
+    lines = [
+        "| network | images | gradients a second, of Captum's | peak memory, of Captum's default | of the machine's peak |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['network']} | {row['images']} | {row['ratio_to_captum']:.1f} | {row['memory_against_captum_default']:.2f}"
+        f" | {row['share_of_peak']['ours']:.2f} |"
+        for row in rows
+    ]
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    setting = (
+        f"Against Captum with the batch size that suits it best, m = {rows[0]['steps']}, medians of {rows[0]['rounds']} rounds in "
+        f"turns in one process, {record['threads']} threads; `{record['command']}` ({versions}). More than the machine's peak is a "
+        "network of which not all is computed at every step."
+    )
+    return "\n".join([SPEED_BEGIN, setting, "", *lines, SPEED_END])
+
+
 def with_figures(readme: str, block: str) -> str:
-    """The README with its figures replaced."""
-    before, rest = readme.split(BEGIN)
-    return before + block + rest.split(END)[1]
+    """The README with a block in place of the one between the same marks."""
+    begin, end = block.splitlines()[0], block.splitlines()[-1]
+    before, rest = readme.split(begin)
+    return before + block + rest.split(end)[1]
 
 
 def picture(drawing: Drawing) -> Figure:
@@ -63,7 +88,7 @@ def main() -> None:
     run, records = load_run(RESULTS)
     readme = ROOT / "README.md"
     block = figures(run, [record for record in records if isinstance(record, Cell)])
-    readme.write_text(with_figures(readme.read_text(), block))
+    readme.write_text(with_figures(with_figures(readme.read_text(), block), speed()))
     drawing = next(record for record in records if isinstance(record, Drawing) and record.figure == "4")
     picture(drawing).savefig(ROOT / "docs" / "leak.png", dpi=110)
 

@@ -27,6 +27,7 @@ def test_the_readmes_figures_are_those_of_the_committed_records() -> None:
     run, records = load_run(ROOT / "results" / "reproduction")
     block = writer.figures(run, [record for record in records if isinstance(record, Cell)])
     assert block in readme, "run `python docs/readme.py`"
+    assert writer.speed() in readme, "run `python docs/readme.py`"
 
 
 def test_the_version_is_one() -> None:

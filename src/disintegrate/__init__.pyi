@@ -1,3 +1,4 @@
+from .audit import AuditResult, Verdict, audit
 from .clients import connect
 from .closed_form import baseline_window, bias_free, shared_piece, single_step, single_step_beyond, step_count
 from .errors import (
@@ -68,6 +69,7 @@ from .walk import Walk
 __all__ = [
     "PRESETS",
     "RULES",
+    "AuditResult",
     "BadAnswer",
     "BudgetSpent",
     "Capabilities",
@@ -114,10 +116,12 @@ __all__ = [
     "Unreachable",
     "Untrusted",
     "UnwritableOutput",
+    "Verdict",
     "Walk",
     "Way",
     "Wire",
     "Wired",
+    "audit",
     "baseline_window",
     "bias_free",
     "carry_out",

@@ -49,7 +49,7 @@ def plan(
     from disintegrate.report.ray import measure_svg
 
     wire = Wire(dtype=answers, significant_digits=digits, decimals=decimals)
-    allowed = _capabilities(rule, steps, baseline=baseline, furthest=furthest, dtype=dtype, wire=wire)
+    allowed = capabilities_of(rule, steps, baseline=baseline, furthest=furthest, dtype=dtype, wire=wire)
     if decimals is not None and magnitude is None:
         raise InvalidValue(
             "Decimals cost accuracy according to the size of the attributions.",
@@ -78,7 +78,7 @@ def plan(
     _print_proposal(found)
 
 
-def _capabilities(
+def capabilities_of(
     rule: str, steps: str | None, *, baseline: bool, furthest: float, dtype: str, wire: Wire
 ) -> Capabilities:
     """What the options say of a service; a library's name stands for its rule and its steps."""

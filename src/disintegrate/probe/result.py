@@ -67,8 +67,9 @@ class ProbeResult:
         deterministic: whether the same question got the same answer.
         steps_override: what the service does with steps of the caller's.
         baseline_override: what it does with a baseline of the caller's.
-        values: the smallest and the largest coordinate that it took, and whether others were refused.
+        values: the smallest and the largest coordinate that it took.
         queries: rows that were asked, refused ones included.
+        refused_values: whether it refused a coordinate further out.
     """
 
     rules: Finding[tuple[NamedRule, ...]]
@@ -80,6 +81,7 @@ class ProbeResult:
     baseline_override: Finding[Override]
     values: Finding[tuple[float, float]]
     queries: int
+    refused_values: bool = False
 
     def capabilities(self) -> Capabilities:
         """What the service lets its callers do, as the plans need it.

@@ -128,7 +128,7 @@ class _Session:
         self._digits()
         self._outputs_seen()
         self._values()
-        return replace(self.result, queries=self.asker.spent)
+        return replace(self.result, queries=self.asker.spent, refused_values=self.asker.refused)
 
     def _found(self, **findings: object) -> None:
         self.result = replace(self.result, **findings)  # type: ignore[arg-type]

@@ -1,0 +1,116 @@
+"""How far recovered gradients are from the truth: by the model where it is at hand, else by the service's own outputs.
+
+Without the model the gradient `g` must predict what the service answers a small step away. For steps `u_k` of random
+signs on the coordinates that were observed,
+
+    d_k = (f(x + h u_k) - f(x - h u_k)) / 2h,    e = sqrt(sum_k (d_k - g.u_k)^2 / sum_k d_k^2),
+
+and e estimates `|grad f - g| / |grad f|`, which is no less than the distance between the directions. A few steps leave
+it uncertain, so its upper bound is taken; rounding of the outputs bounds it from below.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+from jaxtyping import Bool, Float, Float64, Int
+
+from disintegrate.explainers.protocol import Explainer, Request
+from disintegrate.metrics import NO_DIRECTION, distance
+from disintegrate.probe.digits import grain
+
+# A step is so long that the output moves by so many units of its resolution, but no longer than a share of the input.
+UNITS, LONGEST = 1000.0, 0.02
+# One in twenty: how often the true error may exceed the upper estimate.
+ONE_SIDED_95 = -1.645
+# A float32 network's outputs are right to so many units of roundoff.
+ROUNDING_OF_OUTPUTS = 4 * 2.0**-24
+
+
+class Check(Enum):
+    """What recovered gradients were held against; the value is the phrase shown."""
+
+    MODEL = "the model's own gradient"
+    OUTPUTS = "the service's own outputs at small steps from each input"
+
+
+@dataclass(frozen=True, eq=False)
+class Checked:
+    """How far each recovered gradient is from the truth.
+
+    Attributes:
+        distance: on the observed coordinates; an upper estimate where the service's outputs were the check.
+        check: which of the two was done.
+        queries: spent on the check, over all inputs.
+    """
+
+    distance: Float64[np.ndarray, " n"]
+    check: Check
+    queries: int
+
+
+def against_model(
+    truth: Float[np.ndarray, "n *shape"],
+    gradient: Float[np.ndarray, "n *shape"],
+    observed: Bool[np.ndarray, "n *shape"],
+) -> Checked:
+    """Compare with true gradients, on the coordinates that were observed; where none was, nothing was recovered."""
+    apart = distance(truth * observed, gradient * observed)
+    seen = observed.reshape(len(observed), -1).any(1)
+    return Checked(np.where(seen, apart, NO_DIRECTION), Check.MODEL, 0)
+
+
+def against_outputs(
+    explainer: Explainer,
+    inputs: Float[np.ndarray, "n *shape"],
+    targets: Int[np.ndarray, " n"],
+    gradient: Float[np.ndarray, "n *shape"],
+    observed: Bool[np.ndarray, "n *shape"],
+    generator: np.random.Generator,
+    *,
+    steps: int = 4,
+) -> Checked:
+    """Compare with the service's outputs at `2 * steps` points about each input: an upper estimate of the distance.
+
+    Raises:
+        BadAnswer: the service tells no outputs.
+    """
+    flat, known = (array.reshape(len(inputs), -1).astype(np.float64) for array in (inputs, observed))
+    slope = gradient.reshape(len(inputs), -1) * known
+    signs = generator.choice((-1.0, 1.0), (steps, *flat.shape)) * known
+    begin = _outputs(explainer, inputs, targets)
+    wire = explainer.capabilities.wire
+    resolution = grain(begin, wire) / np.sqrt(12) + ROUNDING_OF_OUTPUTS * np.abs(begin) + wire.noise
+    size = np.linalg.norm(slope, axis=1)
+    longest = LONGEST * np.maximum(np.abs(flat).mean(1), 1e-12)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        step = np.minimum(UNITS * resolution / size, longest)
+    step = np.where(np.isfinite(step) & (step > 0), step, longest)
+    dtype = np.dtype(explainer.capabilities.dtype or inputs.dtype)
+    seen, foretold = np.zeros((2, steps, len(inputs)))
+    for number, sign in enumerate(signs):
+        ends = [(flat + way * step[:, None] * sign).astype(dtype) for way in (1, -1)]
+        outputs = [_outputs(explainer, end.reshape(inputs.shape), targets) for end in ends]
+        seen[number] = outputs[0] - outputs[1]
+        # by what was sent, after rounding
+        foretold[number] = ((ends[0].astype(np.float64) - ends[1]) * slope).sum(1)
+    error = np.sqrt(((seen - foretold) ** 2).sum(0) / _low_quantile(steps))
+    moved = np.sqrt(np.maximum((seen**2).mean(0), 1e-300))
+    upper = np.where(size > 0, np.minimum(error / moved, NO_DIRECTION), NO_DIRECTION)
+    return Checked(upper, Check.OUTPUTS, (2 * steps + 1) * len(inputs))
+
+
+def _outputs(
+    explainer: Explainer, points: Float[np.ndarray, "n *shape"], targets: Int[np.ndarray, " n"]
+) -> Float64[np.ndarray, " n"]:
+    fewest = explainer.capabilities.fewest_steps
+    asked = fewest if fewest != explainer.capabilities.most_steps else None
+    return np.asarray(explainer.explain(Request(points, None, targets, asked)).output, np.float64)
+
+
+def _low_quantile(freedom: int) -> float:
+    """The value that a chi-squared variable exceeds in 19 of 20 cases, by Wilson and Hilferty."""
+    spread = 2 / (9 * freedom)
+    return float(freedom * (1 - spread + ONE_SIDED_95 * np.sqrt(spread)) ** 3)

@@ -1,0 +1,83 @@
+"""The check of recovered gradients, by the model and by the service's own outputs."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from disintegrate import Capabilities, LocalExplainer, Wire, Wired, distance, vanilla_gradient
+from disintegrate.audit import Check, against_model, against_outputs
+
+N, D = 6, 30
+
+
+def network(seed: int, *, smooth: bool = False) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(D, 40), nn.Tanh() if smooth else nn.ReLU(), nn.Linear(40, 3)).eval()
+
+
+def questions(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    return generator.normal(size=(N, D)).astype(np.float32), generator.integers(0, 3, N)
+
+
+def true_gradient(model: nn.Module, x: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    found = vanilla_gradient(model, torch.tensor(x), torch.tensor(targets)).numpy()
+    return np.asarray(found, np.float64)
+
+
+def turned(gradient: np.ndarray, apart: float, seed: int) -> np.ndarray:
+    """Gradients of the same norm at a given distance from the given ones."""
+    noise = np.random.default_rng(seed).normal(size=gradient.shape)
+    unit = gradient / np.linalg.norm(gradient, axis=1, keepdims=True)
+    noise -= (noise * unit).sum(1, keepdims=True) * unit
+    noise /= np.linalg.norm(noise, axis=1, keepdims=True)
+    angle = 2 * np.arcsin(apart / 2)
+    norm = np.linalg.norm(gradient, axis=1, keepdims=True)
+    return np.asarray((np.cos(angle) * unit + np.sin(angle) * noise) * norm)
+
+
+@settings(max_examples=10)
+@given(seed=st.integers(0, 10_000), smooth=st.booleans(), digits=st.sampled_from([None, 7, 5]))
+def test_the_true_gradient_passes_and_costs_nine_queries(seed: int, smooth: bool, digits: int | None) -> None:
+    model, (x, targets) = network(seed, smooth=smooth), questions(seed)
+    service = Wired(LocalExplainer(model, Capabilities(rule="midpoint")), Wire(significant_digits=digits))
+    truth = true_gradient(model, x, targets)
+    found = against_outputs(service, x, targets, truth, np.ones(x.shape, bool), np.random.default_rng(seed))
+    assert found.check is Check.OUTPUTS
+    assert found.queries == 9 * N
+    # a kink within the step of some input is possible
+    assert np.median(found.distance) < 0.03
+
+
+@settings(max_examples=10)
+@given(seed=st.integers(0, 10_000), apart=st.sampled_from([0.3, 0.6, 1.0, 2.0]))
+def test_the_estimate_is_seldom_below_the_true_distance(seed: int, apart: float) -> None:
+    model, (x, targets) = network(seed), questions(seed)
+    service = LocalExplainer(model, Capabilities(rule="midpoint"))
+    truth = true_gradient(model, x, targets)
+    wrong = turned(truth, apart, seed)
+    np.testing.assert_allclose(distance(truth, wrong), apart, rtol=1e-6)
+    found = against_outputs(service, x, targets, wrong, np.ones(x.shape, bool), np.random.default_rng(seed))
+    # one in twenty for each of six by construction; all but two of six below happens once in 400
+    assert (found.distance < 0.99 * min(apart, np.sqrt(2))).sum() <= 3
+    assert (found.distance > 0.1).all()
+
+
+def test_a_gradient_of_another_size_is_not_taken_for_the_true_one() -> None:
+    model, (x, targets) = network(1), questions(1)
+    service = LocalExplainer(model, Capabilities(rule="midpoint"))
+    doubled = 2 * true_gradient(model, x, targets)
+    found = against_outputs(service, x, targets, doubled, np.ones(x.shape, bool), np.random.default_rng(0))
+    assert (found.distance > 0.9).all()
+
+
+def test_only_observed_coordinates_count_and_nothing_observed_is_nothing_recovered() -> None:
+    truth = np.array([[3.0, 4.0, 5.0], [1.0, 1.0, 1.0]])
+    found = np.array([[3.0, 4.0, -9.0], [1.0, 1.0, 1.0]])
+    observed = np.array([[True, True, False], [False, False, False]])
+    checked = against_model(truth, found, observed)
+    assert checked.distance.tolist() == [0.0, pytest.approx(np.sqrt(2))]
+    assert checked.queries == 0
