@@ -43,19 +43,17 @@ def speed() -> str:
     record = json.loads((ROOT / "results" / "gradients.json").read_text())
     rows = record["networks"]
     lines = [
-        "| network | images | gradients a second, of Captum's | peak memory, of Captum's default | of the machine's peak |",
+        "| network | images | speed, of Captum's | peak memory, of Captum's default | of the machine's peak |",
         "|---|---|---|---|---|",
     ]
-    lines += [
-        f"| {row['network']} | {row['images']} | {row['ratio_to_captum']:.1f} | {row['memory_against_captum_default']:.2f}"
-        f" | {row['share_of_peak']['ours']:.2f} |"
-        for row in rows
-    ]
+    for row in rows:
+        cells = (row["ratio_to_captum"], row["memory_against_captum_default"], row["share_of_peak"]["ours"])
+        lines.append(f"| {row['network']} | {row['images']} | {cells[0]:.1f} | {cells[1]:.2f} | {cells[2]:.2f} |")
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     setting = (
-        f"Against Captum with the batch size that suits it best, m = {rows[0]['steps']}, medians of {rows[0]['rounds']} rounds in "
-        f"turns in one process, {record['threads']} threads; `{record['command']}` ({versions}). More than the machine's peak is a "
-        "network of which not all is computed at every step."
+        f"Gradients a second against Captum's with its best batch size, m = {rows[0]['steps']}, medians of "
+        f"{rows[0]['rounds']} rounds in turns in one process, {record['threads']} threads; `{record['command']}` "
+        f"({versions}). More than the machine's peak has a network of which not all is computed at every step."
     )
     return "\n".join([SPEED_BEGIN, setting, "", *lines, SPEED_END])
 

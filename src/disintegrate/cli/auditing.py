@@ -23,8 +23,11 @@ if TYPE_CHECKING:
     from torch import nn
 
     from disintegrate import AuditResult, Explainer, Output, ProbeResult
+    from disintegrate.audit import Stop
 
 LEAK, EXAMPLES = 3, 4
+# Inputs at which each change is tried.
+REMEDIED = 32
 BARS = {"leaks": ("leaks",), "partly": ("leaks", "partly"), "never": ()}
 
 
@@ -86,6 +89,7 @@ def audit(
     probabilities: Annotated[bool, typer.Option(help="Model: explain probabilities, behind a softmax.")] = False,
     digits: Annotated[int | None, typer.Option(help="Model: significant digits of answers. [default: all]")] = None,
     fail_on: Annotated[FailOn, typer.Option(help="Exit with 3 from this verdict on.")] = FailOn.PARTLY,
+    remedies: Annotated[bool, typer.Option(help="Try what stops it, at a few of the inputs.")] = True,
     out: Annotated[Path | None, typer.Option(help="Write the record here.")] = None,
     sarif: Annotated[Path | None, typer.Option(help="Write the verdict as SARIF here.")] = None,
     seed: Annotated[int, typer.Option(help="For the directions that are asked.")] = 0,
@@ -109,12 +113,17 @@ def audit(
             subject.explainer, subject.inputs, subject.targets, model=subject.model, probed=subject.probed,
             budget=budget, seed=seed, progress=progress,
         )  # fmt: skip
-    record = {"target": target, **found.record()}
+        stops = () if not remedies else _remedies(subject, found, budget, seed, progress)
+    record = {"target": target, **found.record(), "what_stops_it": [stop.record() for stop in stops]}
     if out is not None:
         write_atomically(out, (json.dumps(record, indent=1) + "\n").encode())
     if sarif is not None:
         write_atomically(sarif, (json.dumps(as_sarif(record, target), indent=1) + "\n").encode())
-    print(json.dumps(record)) if as_json else _print(found)
+    if as_json:
+        print(json.dumps(record))
+    else:
+        _print(found)
+        _print_remedies(stops)
     if found.judgement.verdict.value in BARS[fail_on.value]:
         raise typer.Exit(LEAK)
 
@@ -191,6 +200,34 @@ def _asked(inputs: Path | None, images: int, shape: tuple[int, ...] | None) -> n
     from disintegrate.paper import mnist
 
     return mnist.load("test").first(images).normalised()
+
+
+def _remedies(subject: _Subject, found: AuditResult, budget: int, seed: int, progress: Bars) -> tuple[Stop, ...]:
+    from disintegrate.audit import what_stops
+
+    if found.capabilities is None:
+        return ()
+    few = subject.inputs[:REMEDIED], subject.targets[:REMEDIED]
+    baseline = found.probed.baseline.value if found.probed else None
+    point = None if baseline is None or baseline.name == "zero" else baseline.point
+    return what_stops(
+        found.capabilities, *few, model=subject.model, baseline=point, budget=budget, seed=seed, progress=progress
+    )
+
+
+def _print_remedies(stops: tuple[Stop, ...]) -> None:
+    if not stops:
+        return
+    table = Table("what the owner does", "verdict", "median distance", "queries", "rank correlation", "top tenth kept",
+                  box=SIMPLE_HEAD, pad_edge=False)  # fmt: skip
+    for stop in stops:
+        judgement, shown = stop.judgement, stop.explanation
+        worth = (f"{shown.rank_correlation:.3f}", f"{shown.top_overlap:.0%}") if shown else ("", "")
+        verdict = judgement.verdict.value if stop.measured else f"{judgement.verdict.value} (predicted)"
+        table.add_row(
+            stop.words, verdict, f"{judgement.median_distance:.2g}", str(judgement.queries_per_gradient), *worth
+        )
+    Console().print(table)
 
 
 def _print(found: AuditResult) -> None:

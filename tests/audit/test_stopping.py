@@ -1,0 +1,94 @@
+"""What stops a leak, and what it costs the explanation."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from disintegrate import Capabilities, Output, Verdict, Wire
+from disintegrate.audit import changes, exact_attributions, faithfulness, what_stops
+
+
+def network(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(20, 50), nn.ReLU(), nn.Linear(50, 50), nn.ReLU(), nn.Linear(50, 4)).eval()
+
+
+def questions(count: int = 8) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(0)
+    return generator.normal(size=(count, 20)).astype(np.float32), generator.integers(0, 4, count)
+
+
+FREE = Capabilities("riemann_right", 1, 100, baseline=True, default_steps=50, dtype="float32")
+
+
+def test_every_change_takes_something_away() -> None:
+    found = {change.words: change.changed for change in changes(FREE)}
+    assert found["freeze the steps at 50"].fewest_steps == found["freeze the steps at 50"].most_steps == 50
+    assert found["refuse fewer than 20 steps"].fewest_steps == 20
+    assert not found["pin the baseline"].baseline
+    assert found["pin the baseline"].fewest_steps == 1
+    assert found["refuse points beyond a true input"].furthest == 1
+    assert found["explain probabilities"].output is Output.PROBABILITIES
+    assert found["round answers to 3 significant digits"].wire == Wire(significant_digits=3)
+    assert found["answer in float16"].wire.dtype == "float16"
+    strict = found["all of it, and round to 3 digits"]
+    assert (strict.fewest_steps, strict.most_steps, strict.baseline, strict.furthest) == (50, 50, False, 1)
+    tight = Capabilities("midpoint", 50, 50, baseline=False, furthest=1, output=Output.PROBABILITIES,
+                         wire=Wire(significant_digits=3))  # fmt: skip
+    assert changes(tight) == ()
+
+
+def test_a_change_that_only_stops_the_papers_formula_is_shown_for_what_it_is() -> None:
+    model, (x, targets) = network(), questions()
+    rows = {stop.words: stop for stop in what_stops(FREE, x, targets, model=model)}
+    # The caller's baseline still lies close to the input.
+    assert rows["freeze the steps at 50"].judgement.verdict is Verdict.LEAKS
+    # One step is still enough.
+    assert rows["pin the baseline"].judgement.verdict is Verdict.LEAKS
+    assert rows["explain probabilities"].judgement.verdict is Verdict.LEAKS
+    both = rows["freeze the steps and pin the baseline"].judgement
+    assert both.median_distance > 1000 * rows["as it is"].judgement.median_distance
+    assert all(stop.measured for stop in rows.values())
+
+
+def test_without_the_model_the_planner_predicts() -> None:
+    x, targets = questions()
+    rows = {stop.words: stop for stop in what_stops(FREE, x, targets)}
+    assert not any(stop.measured or stop.explanation for stop in rows.values())
+    assert rows["freeze the steps at 50"].judgement.verdict is Verdict.LEAKS
+    assert rows["as it is"].judgement.median_distance < 1e-5
+    assert rows["freeze the steps and pin the baseline"].judgement.median_distance > 0.05
+
+
+def test_digits_cost_the_explanation_little_and_noise_much() -> None:
+    model, (x, targets) = network(), questions()
+    exact = exact_attributions(model, x, 0 * x, targets)
+    perfect = faithfulness(model, x, 0 * x, targets, exact, exact)
+    assert perfect.rank_correlation == pytest.approx(1)
+    assert perfect.top_overlap == 1
+    rounded = faithfulness(model, x, 0 * x, targets, Wire(significant_digits=3).round(exact), exact)
+    assert rounded.rank_correlation > 0.99
+    noise = np.random.default_rng(1).normal(size=exact.shape)
+    unrelated = faithfulness(model, x, 0 * x, targets, noise, exact)
+    assert abs(unrelated.rank_correlation) < 0.3
+    assert unrelated.top_overlap < 0.6
+    assert perfect.deletion < unrelated.deletion
+    assert perfect.insertion > unrelated.insertion
+
+
+def test_ranks_and_curves_of_a_linear_model_in_closed_form() -> None:
+    model = nn.Linear(10, 1, bias=False).double()
+    with torch.no_grad():
+        model.weight.copy_(torch.arange(1.0, 11.0)[None])
+    x, targets = np.ones((1, 10)), np.array([0])
+    exact = exact_attributions(model, x, 0 * x, targets)
+    np.testing.assert_allclose(exact[0], np.arange(1, 11), rtol=1e-12)
+    backwards = faithfulness(model, x, 0 * x, targets, -exact, exact)
+    assert backwards.rank_correlation == pytest.approx(-1)
+    assert backwards.top_overlap == 1  # the largest by size
+    found = faithfulness(model, x, 0 * x, targets, exact, exact)
+    # after k of ten the largest k have gone: what is left is (10 - k)(11 - k) / 110
+    left = np.mean([(10 - k) * (11 - k) / 110 for k in range(1, 10)])
+    assert found.deletion == pytest.approx(left)
+    assert found.insertion == pytest.approx(np.mean([1 - (10 - k) * (11 - k) / 110 for k in range(1, 10)]))
