@@ -27,11 +27,15 @@ from disintegrate.quadrature import Quadrature
 
 # Places of jumps: so many over all scales, and so many in each interval of a rule up to the largest of the scales
 # that are no further out than this.
-PLACES, WITHIN_INTERVAL, MOST_WITHIN, FAR_OUT = 500, 8, 4000, 50.0
-DISTANCES = (0.15, 0.8, 4.0)
-VARIANCES, BENDS = (0.01, 0.1, 0.7, 4.0, 20.0), (0.01, 0.3, 10.0, 300.0)
-# Behind a softmax jumps may be nearly none.
-SOFT_VARIANCES = (1e-6, 1e-4, 1e-2, 0.1, 1.0, 10.0)
+PLACES, WITHIN_INTERVAL, LEAST_WITHIN, MOST_WITHIN, FAR_OUT = 500, 8, 600, 4000, 50.0
+# And so many between neighbouring scales, seen from each node where a rule has few.
+BETWEEN, FEW_NODES = 3, 30
+DISTANCES = (0.3, 2.0)
+# Jumps begin at the baseline, or only beyond one of so many scales: the first kink may lie anywhere.
+ONSETS = 8
+# Variances of jumps and of bends, so close that the likeliest lies near one of them.
+VARIANCES, SOFT_VARIANCES = 10.0 ** np.arange(-2, 1.6, 0.5), 10.0 ** np.arange(-4, 1.6, 0.75)
+BENDS = 10.0 ** np.arange(-2, 3.1, 1.0)
 # The least that p (1 - p) is taken for.
 FAINT = 1e-6
 # A jump at the baseline itself: its share of the variance, and how much rarer than none.
@@ -71,6 +75,7 @@ class _Walks:
         free: the slope and the offset, and behind a softmax the bend at the baseline, which may be anything.
         places: where jumps may lie, the first of them at the baseline itself.
         clock: how large the square of a jump is at each place.
+        onsets: beyond which scale jumps may begin.
         middle: the unit of distances.
     """
 
@@ -79,22 +84,28 @@ class _Walks:
     free: Float64[np.ndarray, "m p"]
     places: Float64[np.ndarray, " k"]
     clock: Float64[np.ndarray, " k"]
+    onsets: Float64[np.ndarray, " o"]
     middle: float
 
-    def covariances(self, bending: bool) -> list[tuple[Float64[np.ndarray, "m m"], float]]:
-        """One for each distance, variance and bend, and whether there is a jump at the baseline; with its rarity."""
+    def covariances(self, bending: bool) -> tuple[Float64[np.ndarray, "h m m"], Float64[np.ndarray, " h"]]:
+        """One for each distance, onset, variance and bend, with or without a jump at the baseline; and their rarity."""
         tied = TIE * np.outer(self.jumps[:, 0], self.jumps[:, 0])
-        found: list[tuple[Float64[np.ndarray, "m m"], float]] = []
+        found, rarity = [], []
         for distance in DISTANCES:
             away = np.append(0.0, self.places[1:]) / (distance * self.middle)
             share = np.diff(away / (1 + away)) * self.clock[1:]
-            spread = (self.jumps[:, 1:] * share) @ self.jumps[:, 1:].T
             bends = (self.ramps[:, 1:] * share) @ self.ramps[:, 1:].T / distance**2
-            for variance in SOFT_VARIANCES if bending else VARIANCES:
-                for bend in BENDS if bending else (0.0,):
-                    whole = variance * spread + bend * bends
-                    found += [(whole, 0.0), (whole + variance * tied, -float(np.log(RARE)))]
-        return found
+            smooth = [bend * bends for bend in (BENDS if bending else (0.0,))]
+            for onset in self.onsets:
+                kept = share * (self.places[1:] > onset)
+                spread = (self.jumps[:, 1:] * kept) @ self.jumps[:, 1:].T
+                for variance in SOFT_VARIANCES if bending else VARIANCES:
+                    found += [variance * spread + bent for bent in smooth]
+                    rarity += [0.0] * len(smooth)
+                    if onset == 0:
+                        found += [variance * (spread + tied) + bent for bent in smooth]
+                        rarity += [float(np.log(RARE))] * len(smooth)
+        return np.array(found), np.array(rarity)
 
 
 def _walks(ray: Sums, rule: Quadrature, bending: bool) -> tuple[_Walks, Float64[np.ndarray, " m"]]:
@@ -102,9 +113,9 @@ def _walks(ray: Sums, rule: Quadrature, bending: bool) -> tuple[_Walks, Float64[
     scales = ray.scales
     size = float(np.abs(ray.total / ray.scales).max()) or 1.0
     middle = float(ray.scales[ray.scales < FAR_OUT].max(initial=ray.scales.min()))
-    places = _places(scales, middle, rule.steps)
     order = np.argsort(rule.nodes)
     nodes, weights = rule.nodes[order], rule.weights[order]
+    places = _places(scales, middle, nodes)
     beyond = np.searchsorted(nodes, places / scales[:, None], side="right")
     stairs = np.append(np.cumsum(weights[::-1])[::-1], 0.0)[beyond]
     ahead = np.maximum(scales[:, None] - places, 0)
@@ -120,7 +131,9 @@ def _walks(ray: Sums, rule: Quadrature, bending: bool) -> tuple[_Walks, Float64[
         ramps = ramps / unit[:, None] * size / middle
         free.append(ramps[:, 0])
     clock = _clock(ray, places) if bending else np.ones(len(places))
-    return _Walks(jumps, ramps, np.column_stack(free), places, clock, middle), unit
+    inside = np.sort(scales[scales <= middle])[: None if bending else -1]
+    later = inside[np.unique(np.linspace(0, len(inside) - 1, ONSETS - 1).astype(int))] if len(inside) else inside
+    return _Walks(jumps, ramps, np.column_stack(free), places, clock, np.append(0.0, later), middle), unit
 
 
 def _log_likelihood(ray: Sums, rule: Quadrature, bending: bool) -> tuple[float, float]:
@@ -128,14 +141,11 @@ def _log_likelihood(ray: Sums, rule: Quadrature, bending: bool) -> tuple[float, 
     walks, unit = _walks(ray, rule, bending)
     data = np.concatenate([ray.total, ray.output]) / unit
     noise = np.maximum(np.concatenate([ray.total_deviation, ray.output_deviation]) / unit, 3e-7 * np.abs(data))
-    found = []
-    for covariance, rarity in walks.covariances(bending):
-        value, square = _marginal(covariance + np.diag(noise**2), walks.free, data)
-        found.append((value + rarity, square))
-    values = np.array(found)
-    best = int(np.argmax(values[:, 0]))
-    total = values[best, 0] + np.log(np.mean(np.exp(values[:, 0] - values[best, 0])))
-    return float(total), float(values[best, 1])
+    covariances, rarity = walks.covariances(bending)
+    values, squares = _marginal(covariances + np.diag(noise**2), walks.free, data)
+    values = values - rarity
+    best = int(np.argmax(values))
+    return float(values[best] + np.log(np.mean(np.exp(values - values[best])))), float(squares[best])
 
 
 def _clock(ray: Sums, places: Float64[np.ndarray, " k"]) -> Float64[np.ndarray, " k"]:
@@ -148,11 +158,21 @@ def _clock(ray: Sums, places: Float64[np.ndarray, " k"]) -> Float64[np.ndarray, 
     return found
 
 
-def _places(scales: Float64[np.ndarray, " q"], middle: float, steps: int) -> Float64[np.ndarray, " k"]:
-    """Where jumps may lie; the first is the baseline itself, where max pooling over equal neighbours ties."""
+def _places(
+    scales: Float64[np.ndarray, " q"], middle: float, nodes: Float64[np.ndarray, " n"]
+) -> Float64[np.ndarray, " k"]:
+    """Where jumps may lie; the first is the baseline itself, where max pooling over equal neighbours ties.
+
+    They lie close enough that every node has some between any two scales.
+    """
     every = np.geomspace(scales.min() / 300, scales.max(), PLACES)
-    count = min(WITHIN_INTERVAL * steps + 50, MOST_WITHIN)
-    return np.unique(np.concatenate([[1e-9 * scales.min()], every, middle * np.arange(1, count + 1) / count]))
+    count = min(max(WITHIN_INTERVAL * len(nodes), LEAST_WITHIN), MOST_WITHIN)
+    inside = np.sort(scales[scales <= middle])
+    between = (inside[:-1] + np.diff(inside) * ((np.arange(BETWEEN)[:, None] + 0.5) / BETWEEN)).ravel()
+    between = np.multiply.outer(between, nodes[nodes > 0] if len(nodes) <= FEW_NODES else np.ones(1)).ravel()
+    places = np.concatenate([[1e-9 * scales.min()], every, middle * np.arange(1, count + 1) / count, between])
+    found: Float64[np.ndarray, " k"] = np.unique(places)
+    return found
 
 
 def kinks_misfit(
@@ -182,13 +202,14 @@ def kinks_misfit(
 
 
 def _marginal(
-    covariance: Float64[np.ndarray, "m m"], free: Float64[np.ndarray, "m p"], data: Float64[np.ndarray, " m"]
-) -> tuple[float, float]:
-    """The likelihood of data whose slope and offset may be anything, and their square per datum."""
-    lower = np.linalg.cholesky(covariance + 1e-15 * np.diag(np.diag(covariance)))
-    white = np.linalg.solve(lower, np.column_stack([data, free]))
-    triangle = np.linalg.qr(white[:, 1:])
-    left = white[:, 0] - triangle[0] @ (triangle[0].T @ white[:, 0])
-    logs = np.log(np.diag(lower)).sum() + np.log(np.abs(np.diag(triangle[1]))).sum()
-    square = float(left @ left)
-    return -0.5 * square - float(logs), square / len(data)
+    covariances: Float64[np.ndarray, "h m m"], free: Float64[np.ndarray, "m p"], data: Float64[np.ndarray, " m"]
+) -> tuple[Float64[np.ndarray, " h"], Float64[np.ndarray, " h"]]:
+    """The likelihood of data whose free columns may be there to any extent, and their square per datum."""
+    diagonal = np.einsum("hmm->hm", covariances)
+    lower = np.linalg.cholesky(covariances + 1e-15 * diagonal[:, None] * np.eye(len(data)))
+    white = np.linalg.solve(lower, np.column_stack([data, free])[None])
+    basis, triangle = np.linalg.qr(white[:, :, 1:])
+    left = white[:, :, 0] - np.einsum("hmp,hnp,hn->hm", basis, basis, white[:, :, 0], optimize=True)
+    logs = np.log(np.einsum("hmm->hm", lower)).sum(1) + np.log(np.abs(np.einsum("hpp->hp", triangle))).sum(1)
+    square = (left**2).sum(1)
+    return -0.5 * square - logs, square / len(data)

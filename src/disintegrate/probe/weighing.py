@@ -19,7 +19,7 @@ from disintegrate.quadrature import Quadrature
 from disintegrate.rules import rule_named
 
 # How much likelier, as a logarithm, the best rule must be than any other.
-SURE = 11.0
+SURE = 10.0
 # How far answers may lie outside what the likeliest rule makes, in squares of their spread per answer.
 OUTSIDE = 2.5
 # Scales of a new ray that show where it begins and how far it goes, those that are spread between, how many at once.
@@ -103,7 +103,8 @@ class Weighing:
         left = ((far - near * weights) / deviation) ** 2
         if not np.isfinite(left).all() or left.min() > 9:
             return np.zeros(len(self.groups))
-        return np.maximum(-(left - left.min()) / 2, -2 * SURE)
+        found: Float64[np.ndarray, " g"] = np.maximum(-(left - left.min()) / 2, -2 * SURE)
+        return found
 
     def _rounds(self, ray: Ray, begin: list[float], far: float, kink: float) -> Iterator[list[float]]:
         """What to ask on a ray, a few scales at a time: where it begins, far out, and in between."""
