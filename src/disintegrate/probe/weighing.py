@@ -24,6 +24,8 @@ SURE = 10.0
 OUTSIDE = 2.5
 # Scales of a new ray that show where it begins and how far it goes, those that are spread between, how many at once.
 SCAN, BETWEEN, AT_ONCE, MOST_ON_A_RAY = (1e-3, 0.03, 0.4), (0.1, 1.5), 4, 30
+# A ray is left when so many rounds on it made the best rule no more than so much likelier.
+PATIENCE, WORTH = 3, 1.5
 # And how far beyond its first kink at least.
 BEYOND = 6.0
 # Behind a softmax scales count where p (1 - p) is no less than so much of its largest.
@@ -66,7 +68,7 @@ class Weighing:
         before, score, asked = start, start, 0
         rules = [[rule_named(rule)(self.few or steps) for rule, steps in group] for group in self.groups]
         for ray in others if self.few else [first, *others]:
-            inside = False
+            inside, gaps = False, [gap(before)]
             for new in self._rounds(ray, [] if ray is first else [*SCAN], self._far(first, 1), kink):
                 if not new and not ray.scales:
                     return score, asked
@@ -78,6 +80,9 @@ class Weighing:
                 inside = bool(likeliest[1][int(np.argmax(likeliest[0]))] < OUTSIDE)
                 if inside and not undecided(score):
                     return score, asked + len(ray.scales)
+                gaps.append(gap(score))
+                if len(gaps) > PATIENCE and gaps[-1] < gaps[-1 - PATIENCE] + WORTH:
+                    break
             # where not even the likeliest rule makes such answers, their likelihoods say nothing
             before, asked = (score, asked + len(ray.scales)) if inside else (before, asked)
             score = before
@@ -132,9 +137,14 @@ class Weighing:
         return float(min(FAR, LARGEST * steps / max(largest, 1e-300)))
 
 
+def gap(score: Float64[np.ndarray, " g"]) -> float:
+    """How much likelier the best is than the second, as a logarithm."""
+    return float(np.sort(score)[-1] - np.sort(score)[-2]) if len(score) > 1 else float("inf")
+
+
 def undecided(score: Float64[np.ndarray, " g"]) -> bool:
     """Whether some rule is not yet so much less likely than the best."""
-    return len(score) > 1 and bool(np.sort(score)[-1] - np.sort(score)[-2] <= SURE)
+    return gap(score) <= SURE
 
 
 def sums_of(ray: Ray, scatter: float) -> Sums:
