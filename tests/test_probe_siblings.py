@@ -11,6 +11,7 @@ from disintegrate import Capabilities, Deaf, LocalExplainer, Wire, Wired, probe
 from disintegrate.probe.asking import Asker
 from disintegrate.probe.completeness import Sums, log_likelihoods
 from disintegrate.probe.ray import Origin, Ray
+from disintegrate.probe.siblings import Siblings
 from disintegrate.probe.weighing import SURE, Weighing
 from disintegrate.progress import SILENT
 from disintegrate.quadrature import Quadrature
@@ -137,3 +138,24 @@ def test_siblings_are_told_apart_where_nothing_may_be_set(
         other = rule_named(member.rule)(member.steps)
         assert np.allclose(other.nodes, true.nodes, atol=1e-6)
         assert np.allclose(other.weights, true.weights, atol=1e-6)
+
+
+@pytest.mark.parametrize(("rule", "symmetric"), [("saliency", True), ("riemann_left", False)])
+def test_ties_at_the_baseline_do_not_look_asymmetric(rule: str, symmetric: bool) -> None:
+    # every window of the pooling holds equal values at the zero baseline
+    torch.manual_seed(2)
+    model = nn.Sequential(
+        nn.Unflatten(1, (1, SIZE)), nn.Conv1d(1, 6, 5, padding=2), nn.MaxPool1d(2), nn.ReLU(), nn.Flatten(),
+        nn.Linear(3 * SIZE, 3),
+    )  # fmt: skip
+    siblings = Siblings(
+        asker=_asker(model, rule, 25),
+        inputs=_inputs().astype(float),
+        target=0,
+        spread=1.0,
+        generator=np.random.default_rng(0),
+        probabilities=False,
+        steps_honoured=False,
+        baseline_honoured=True,
+    )
+    assert siblings.mirrored(Origin(np.zeros(SIZE), np.zeros(SIZE)))[0] is symmetric

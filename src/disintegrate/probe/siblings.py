@@ -24,6 +24,8 @@ from disintegrate.quadrature import Quadrature
 from disintegrate.rules import rule_named
 
 FEW_STEPS = 2
+# How far the ends of a ray that is asked from both lie aside of the baseline and the input, in units of the inputs.
+ASIDE = 0.1
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -148,7 +150,7 @@ class Siblings:
         return (min(left) - np.array(left)) / (2 * blur) if blur < 4 else np.zeros(len(groups))
 
     def _by_mirror(self, origin: Origin, groups: list[list[tuple[str, int]]]) -> Float64[np.ndarray, " g"]:
-        symmetric, noise = self._mirrored(origin)
+        symmetric, noise = self.mirrored(origin)
         if symmetric is None:
             return np.zeros(len(groups))
         kinds = np.array([_symmetric(rule_named(group[0][0])(group[0][1])) for group in groups])
@@ -157,13 +159,15 @@ class Siblings:
         weight = SURE / 2 if symmetric and noise * most > 0.02 else 2 * SURE
         return np.where(kinds != symmetric, -weight, 0.0)
 
-    def _mirrored(self, origin: Origin) -> tuple[bool | None, float]:
+    def mirrored(self, origin: Origin) -> tuple[bool | None, float]:
         """Whether a ray asked from both ends answers the same: whether nodes and weights are symmetric.
 
         Only where a baseline may be sent; None where noise does not let it be told, and the noise as a share.
         """
-        far = self.asker.sent((origin.point + self._ahead(origin, 0))[None])[0]
-        near = self.asker.sent(origin.point[None])[0]
+        # both ends a little aside: max pooling ties at a baseline, and which entry it takes is not symmetric
+        aside = ASIDE * self.spread * self.generator.normal(size=(2, origin.point.size))
+        far = self.asker.sent((origin.point + self._ahead(origin, 0) + aside[0])[None])[0]
+        near = self.asker.sent((origin.point + aside[1])[None])[0]
         moved = far - near
         seen = moved != 0
         there = self.asker.ask(far[None], self.target, origin=near).attribution[0][seen]
