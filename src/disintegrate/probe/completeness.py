@@ -6,7 +6,13 @@ On a ray from the baseline let `h(t)` be the derivative of the output. Each answ
 
 and `h` itself is unknown. Taken as a walk with independent jumps, whose variance per length falls beyond some distance,
 both are Gaussian, with a covariance that the rule sets; the likelihood of the answers says which rule made them. Mass,
-the weight of a node at 0 and the end of the last interval all show here.
+the weight of a node at 0 and the end of the last interval all show here. Behind a softmax `h` bends between its jumps:
+there its derivative is a walk as well. With `n` intervals, up to terms of order `1 / n^2`,
+
+    S(s) - (f(s) - f(0)) =  s (h(s) - h(0)) / 2n                     right,    -s (h(s) - h(0)) / 2n    left,
+                            (s (h(0) + h(s)) / 2 - (f(s) - f(0))) / n        saliency,
+
+each give or take a sawtooth from every jump, which is another one at another scale.
 """
 
 from __future__ import annotations
@@ -19,9 +25,19 @@ from jaxtyping import Float64
 
 from disintegrate.quadrature import Quadrature
 
-PLACES = 700
-DISTANCES = (0.15, 0.8, 4.0)
-VARIANCES = (0.03, 0.3, 2.0)
+# Places of jumps: so many over all scales, and so many in each interval of a rule up to the largest of the scales
+# that are no further out than this.
+PLACES, WITHIN_INTERVAL, LEAST_WITHIN, MOST_WITHIN, FAR_OUT = 500, 8, 600, 4000, 50.0
+# And so many between neighbouring scales, seen from each node where a rule has few.
+BETWEEN, FEW_NODES = 3, 30
+DISTANCES = (0.3, 2.0)
+# Jumps begin at the baseline, or only beyond one of so many scales: the first kink may lie anywhere.
+ONSETS = 8
+# Variances of jumps and of bends, so close that the likeliest lies near one of them.
+VARIANCES, SOFT_VARIANCES = 10.0 ** np.arange(-2, 1.6, 0.5), 10.0 ** np.arange(-4, 1.6, 0.75)
+BENDS = 10.0 ** np.arange(-2, 3.1, 1.0)
+# The least that p (1 - p) is taken for.
+FAINT = 1e-6
 # A jump at the baseline itself: its share of the variance, and how much rarer than none.
 TIE, RARE = 0.2, 20.0
 
@@ -37,51 +53,126 @@ class Sums:
     output_deviation: Float64[np.ndarray, " q"]
 
 
-def log_likelihoods(rays: Sequence[Sums], rules: Sequence[Quadrature]) -> Float64[np.ndarray, "2 rules"]:
+def log_likelihoods(
+    rays: Sequence[Sums], rules: Sequence[Quadrature], *, bending: bool = False
+) -> Float64[np.ndarray, "2 rules"]:
     """The logarithm of how likely each rule is to make these answers, up to a constant.
 
     The second row says how far the answers lie outside what each rule makes at all: the largest square of a ray's
-    answers per answer, in units of their spread.
+    answers per answer, in units of their spread. Where `bending`, the gradient changes between its jumps too.
     """
-    found = np.array([[_log_likelihood(ray, rule) for ray in rays] for rule in rules])
+    found = np.array([[_log_likelihood(ray, rule, bending) for ray in rays] for rule in rules])
     return np.stack([found[:, :, 0].sum(1), found[:, :, 1].max(1)])
 
 
-def _log_likelihood(ray: Sums, rule: Quadrature) -> tuple[float, float]:
-    """Averaged over the walk's distance and variance, and over whether the gradient at the baseline is its own."""
+@dataclass(frozen=True, eq=False)
+class _Walks:
+    """The rows of (P.3) as functionals of a walk, each in units of its own size, so that near and far weigh alike.
+
+    Attributes:
+        jumps: what a jump at each place adds to the sums, then to the outputs.
+        ramps: what a bend at each place adds.
+        free: the slope and the offset, and behind a softmax the bend at the baseline, which may be anything.
+        places: where jumps may lie, the first of them at the baseline itself.
+        clock: how large the square of a jump is at each place.
+        onsets: beyond which scale jumps may begin.
+        middle: the unit of distances.
+    """
+
+    jumps: Float64[np.ndarray, "m k"]
+    ramps: Float64[np.ndarray, "m k"]
+    free: Float64[np.ndarray, "m p"]
+    places: Float64[np.ndarray, " k"]
+    clock: Float64[np.ndarray, " k"]
+    onsets: Float64[np.ndarray, " o"]
+    middle: float
+
+    def covariances(self, bending: bool) -> tuple[Float64[np.ndarray, "h m m"], Float64[np.ndarray, " h"]]:
+        """One for each distance, onset, variance and bend, with or without a jump at the baseline; and their rarity."""
+        tied = TIE * np.outer(self.jumps[:, 0], self.jumps[:, 0])
+        found, rarity = [], []
+        for distance in DISTANCES:
+            away = np.append(0.0, self.places[1:]) / (distance * self.middle)
+            share = np.diff(away / (1 + away)) * self.clock[1:]
+            bends = (self.ramps[:, 1:] * share) @ self.ramps[:, 1:].T / distance**2
+            smooth = [bend * bends for bend in (BENDS if bending else (0.0,))]
+            for onset in self.onsets:
+                kept = share * (self.places[1:] > onset)
+                spread = (self.jumps[:, 1:] * kept) @ self.jumps[:, 1:].T
+                for variance in SOFT_VARIANCES if bending else VARIANCES:
+                    found += [variance * spread + bent for bent in smooth]
+                    rarity += [0.0] * len(smooth)
+                    if onset == 0:
+                        found += [variance * (spread + tied) + bent for bent in smooth]
+                        rarity += [float(np.log(RARE))] * len(smooth)
+        return np.array(found), np.array(rarity)
+
+
+def _walks(ray: Sums, rule: Quadrature, bending: bool) -> tuple[_Walks, Float64[np.ndarray, " m"]]:
+    """The functionals at the scales of a ray, and the units that they are in."""
     scales = ray.scales
-    size = float(np.abs(ray.total / scales).max()) or 1.0
-    # the first place is the baseline itself, where max pooling over equal neighbours ties
-    places = np.append(1e-9 * scales.min(), np.geomspace(scales.min() / 300, scales.max(), PLACES))
+    size = float(np.abs(ray.total / ray.scales).max()) or 1.0
+    middle = float(ray.scales[ray.scales < FAR_OUT].max(initial=ray.scales.min()))
     order = np.argsort(rule.nodes)
-    above = np.append(np.cumsum(rule.weights[order][::-1])[::-1], 0.0)
-    stairs = above[np.searchsorted(rule.nodes[order], places / scales[:, None], side="right")]
-    jumps = np.concatenate([scales[:, None] * stairs, np.maximum(scales[:, None] - places, 0)])
-    slope = np.concatenate([scales * rule.mass, scales])
-    offset = np.concatenate([np.zeros(len(scales)), np.ones(len(scales))])
-    data = np.concatenate([ray.total, ray.output])
-    noise = np.concatenate([ray.total_deviation, ray.output_deviation])
-    # each row in units of its own size, so that near and far are equally well conditioned
+    nodes, weights = rule.nodes[order], rule.weights[order]
+    places = _places(scales, middle, nodes)
+    beyond = np.searchsorted(nodes, places / scales[:, None], side="right")
+    stairs = np.append(np.cumsum(weights[::-1])[::-1], 0.0)[beyond]
+    ahead = np.maximum(scales[:, None] - places, 0)
     unit = np.concatenate([scales, scales]) * size
-    rows, slope, offset, data, noise = jumps / unit[:, None], slope / unit, offset / unit, data / unit, noise / unit
-    # an offset in units of what the smallest scale moves, or the two free columns differ by all orders of magnitude
-    free = np.column_stack([slope * size, offset / np.linalg.norm(offset)])
-    noise = np.maximum(noise, 3e-7 * np.abs(data))
-    found = []
-    middle = float(np.median(scales))
-    for distance in DISTANCES:
-        away = np.append(0.0, places[1:]) / (distance * middle)
-        share = np.diff(away / np.sqrt(1 + away**2))
-        spread = (rows[:, 1:] * share) @ rows[:, 1:].T * size**2
-        tied = TIE * np.outer(rows[:, 0], rows[:, 0]) * size**2
-        for variance in VARIANCES:
-            smooth = variance * spread + np.diag(noise**2)
-            found += [_marginal(smooth, free, data), _marginal(smooth + variance * tied, free, data)]
-    values = np.array(found)
-    values[1::2, 0] -= np.log(RARE)
-    best = int(np.argmax(values[:, 0]))
-    total = values[best, 0] + np.log(np.mean(np.exp(values[:, 0] - values[best, 0])))
-    return float(total), float(values[best, 1])
+    jumps = np.concatenate([scales[:, None] * stairs, ahead]) / unit[:, None] * size
+    # an offset in units of what the smallest scale moves, or the free columns differ by all orders of magnitude
+    offset = np.concatenate([np.zeros(len(scales)), np.ones(len(scales))]) / unit * (ray.scales.min() * size)
+    free = [np.concatenate([scales * rule.mass, scales]) / unit * size, offset]
+    ramps = np.zeros_like(jumps)
+    if bending:
+        moments = np.append(np.cumsum((weights * nodes)[::-1])[::-1], 0.0)[beyond]
+        ramps = np.concatenate([scales[:, None] * (scales[:, None] * moments - places * stairs), ahead**2 / 2])
+        ramps = ramps / unit[:, None] * size / middle
+        free.append(ramps[:, 0])
+    clock = _clock(ray, places) if bending else np.ones(len(places))
+    inside = np.sort(scales[scales <= middle])[: None if bending else -1]
+    later = inside[np.unique(np.linspace(0, len(inside) - 1, ONSETS - 1).astype(int))] if len(inside) else inside
+    return _Walks(jumps, ramps, np.column_stack(free), places, clock, np.append(0.0, later), middle), unit
+
+
+def _log_likelihood(ray: Sums, rule: Quadrature, bending: bool) -> tuple[float, float]:
+    """Averaged over the walk's distance and variance, and over whether the gradient at the baseline is its own."""
+    walks, unit = _walks(ray, rule, bending)
+    data = np.concatenate([ray.total, ray.output]) / unit
+    noise = np.maximum(np.concatenate([ray.total_deviation, ray.output_deviation]) / unit, 3e-7 * np.abs(data))
+    covariances, rarity = walks.covariances(bending)
+    values, squares = _marginal(covariances + np.diag(noise**2), walks.free, data)
+    values = values - rarity
+    best = int(np.argmax(values))
+    return float(values[best] + np.log(np.mean(np.exp(values - values[best])))), float(squares[best])
+
+
+def _clock(ray: Sums, places: Float64[np.ndarray, " k"]) -> Float64[np.ndarray, " k"]:
+    """How large the square of a jump is behind a softmax, in units of its largest: that of `p (1 - p)`."""
+    order = np.argsort(ray.scales)
+    lively = np.log(np.maximum(ray.output * (1 - ray.output), FAINT)[order])
+    found: Float64[np.ndarray, " k"] = np.exp(
+        2 * (np.interp(np.log(places), np.log(ray.scales[order]), lively) - lively.max())
+    )
+    return found
+
+
+def _places(
+    scales: Float64[np.ndarray, " q"], middle: float, nodes: Float64[np.ndarray, " n"]
+) -> Float64[np.ndarray, " k"]:
+    """Where jumps may lie; the first is the baseline itself, where max pooling over equal neighbours ties.
+
+    They lie close enough that every node has some between any two scales.
+    """
+    every = np.geomspace(scales.min() / 300, scales.max(), PLACES)
+    count = min(max(WITHIN_INTERVAL * len(nodes), LEAST_WITHIN), MOST_WITHIN)
+    inside = np.sort(scales[scales <= middle])
+    between = (inside[:-1] + np.diff(inside) * ((np.arange(BETWEEN)[:, None] + 0.5) / BETWEEN)).ravel()
+    between = np.multiply.outer(between, nodes[nodes > 0] if len(nodes) <= FEW_NODES else np.ones(1)).ravel()
+    places = np.concatenate([[1e-9 * scales.min()], every, middle * np.arange(1, count + 1) / count, between])
+    found: Float64[np.ndarray, " k"] = np.unique(places)
+    return found
 
 
 def kinks_misfit(
@@ -111,13 +202,14 @@ def kinks_misfit(
 
 
 def _marginal(
-    covariance: Float64[np.ndarray, "m m"], free: Float64[np.ndarray, "m p"], data: Float64[np.ndarray, " m"]
-) -> tuple[float, float]:
-    """The likelihood of data whose slope and offset may be anything, and their square per datum."""
-    lower = np.linalg.cholesky(covariance + 1e-15 * np.diag(np.diag(covariance)))
-    white = np.linalg.solve(lower, np.column_stack([data, free]))
-    triangle = np.linalg.qr(white[:, 1:])
-    left = white[:, 0] - triangle[0] @ (triangle[0].T @ white[:, 0])
-    logs = np.log(np.diag(lower)).sum() + np.log(np.abs(np.diag(triangle[1]))).sum()
-    square = float(left @ left)
-    return -0.5 * square - float(logs), square / len(data)
+    covariances: Float64[np.ndarray, "h m m"], free: Float64[np.ndarray, "m p"], data: Float64[np.ndarray, " m"]
+) -> tuple[Float64[np.ndarray, " h"], Float64[np.ndarray, " h"]]:
+    """The likelihood of data whose free columns may be there to any extent, and their square per datum."""
+    diagonal = np.einsum("hmm->hm", covariances)
+    lower = np.linalg.cholesky(covariances + 1e-15 * diagonal[:, None] * np.eye(len(data)))
+    white = np.linalg.solve(lower, np.column_stack([data, free])[None])
+    basis, triangle = np.linalg.qr(white[:, :, 1:])
+    left = white[:, :, 0] - np.einsum("hmp,hnp,hn->hm", basis, basis, white[:, :, 0], optimize=True)
+    logs = np.log(np.einsum("hmm->hm", lower)).sum(1) + np.log(np.abs(np.einsum("hpp->hp", triangle))).sum(1)
+    square = (left**2).sum(1)
+    return -0.5 * square - logs, square / len(data)

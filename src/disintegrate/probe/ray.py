@@ -105,10 +105,10 @@ class Ray:
         noise = np.sqrt((self.asker.deviation(raw) / size) ** 2 + (2e-7 * typical) ** 2 + (error / size * rho) ** 2)
         return rho, noise
 
-    def forget(self, last: int) -> None:
-        """Drop the answers up to one: a kink lies so far out that they are none of a ray's end."""
+    def drop(self, row: int) -> None:
+        """Forget one answer, such as one so far out that it is none of a ray's other ones."""
         for kept in (self.scales, self.raw, self.moved, self.outputs):
-            del kept[1 : last + 1]
+            del kept[row]
 
     def totals(self) -> tuple[Float64[np.ndarray, " q"], Float64[np.ndarray, " q"]]:
         """Sums of attributions, and their standard deviations."""

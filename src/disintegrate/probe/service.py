@@ -246,11 +246,13 @@ class _Session:
         if drifting:
             self._choose_target(origin, direction)
         ray = Ray(self.asker, origin, direction, self.target, drifting=drifting)
+        first, kink = ray, 0.0
         bracket = first_kink(ray)
         verdict = Verdict((), False, "the answers do not change along the ray beyond what the wire rounds")
         steps_honoured = self.result.steps_override.value is Override.HONOURED
         if bracket is not None:
             self._steps_ignored()
+            kink = bracket.middle
             ray, near = steered(ray, bracket)
             reserve = RESERVE_FEW_STEPS if steps_honoured else RESERVE
             verdict = explore(ray, near, reserve=reserve, generator=self.generator)
@@ -270,7 +272,7 @@ class _Session:
                 steps_honoured=steps_honoured,
                 baseline_honoured=self.result.baseline_override.value is Override.HONOURED,
             )
-            self._found(rules=siblings.choose(ray, verdict))
+            self._found(rules=siblings.choose(first, kink, ray, verdict))
 
     def _steps_ignored(self) -> None:
         if self.result.steps_override.value is None and self.result.steps_override.evidence != NOT_ASKED:

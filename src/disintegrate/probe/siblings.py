@@ -14,29 +14,34 @@ from jaxtyping import Float64
 
 from disintegrate.probe.anchored import weighting
 from disintegrate.probe.asking import Asker
-from disintegrate.probe.completeness import Sums, kinks_misfit, log_likelihoods
+from disintegrate.probe.completeness import Sums, kinks_misfit
 from disintegrate.probe.explore import Verdict
 from disintegrate.probe.ray import Origin, Ray
 from disintegrate.probe.result import Finding, NamedRule
 from disintegrate.probe.staircase import Fit
+from disintegrate.probe.weighing import SURE, Weighing, sums_of, undecided
 from disintegrate.quadrature import Quadrature
 from disintegrate.rules import rule_named
 
-# How much likelier, as a logarithm, the best rule must be than any other.
-SURE, SURE_PROBABILITIES = 14.0, 25.0
-# How far answers may lie outside what the likeliest rule makes, in squares of their spread per answer.
-OUTSIDE = 3.0
-MIDDLE, OUTER = (0.5, 0.9, 1.0, 1.1, 2.5), (0.7, 1.4, 1.6, 3.0, 8.0)
-# Behind a softmax the output must be seen to saturate.
-RISING, SATURATED = (0.03, 0.1, 0.3, 1.0, 3.0), (0.06, 0.2, 5.0, 10.0, 20.0)
-FAR, FAR_FLOAT16 = (10000.0, 30000.0), (60.0, 160.0)
-NEAR = 1e-3
 FEW_STEPS = 2
+# How far the ends of a ray that is asked from both lie aside of the baseline and the input, in units of the inputs.
+ASIDE = 0.1
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Siblings:
-    """What is needed to ask further: the service, the caller's inputs, and what is known by now."""
+    """What is needed to ask further: the service, the caller's inputs, and what is known by now.
+
+    Attributes:
+        asker: the service.
+        inputs: the caller's, flat.
+        target: the output that is explained.
+        spread: the size of a typical coordinate.
+        generator: for directions.
+        probabilities: whether outputs are behind a softmax.
+        steps_honoured: whether the service takes steps of the caller's.
+        baseline_honoured: whether it takes a baseline of the caller's.
+    """
 
     asker: Asker
     inputs: Float64[np.ndarray, "n d"]
@@ -47,63 +52,47 @@ class Siblings:
     steps_honoured: bool
     baseline_honoured: bool
 
-    def choose(self, near: Ray, verdict: Verdict) -> Finding[tuple[NamedRule, ...]]:
-        """The rule that answers a few more questions best, if it stands alone."""
-        origin = near.origin
+    def choose(self, first: Ray, kink: float, near: Ray, verdict: Verdict) -> Finding[tuple[NamedRule, ...]]:
+        """The rule that answers a few more questions best, if it stands alone.
+
+        Args:
+            first: a ray as it was drawn.
+            kink: where its first kink lies.
+            near: the ray that the verdict is about.
+            verdict: the pattern that is left.
+        """
         groups = _groups([member for fit in verdict.fits for member in fit.pattern.members])
         fits = [next(fit for fit in verdict.fits if group[0] in fit.pattern.members) for group in groups]
         misfit = np.array([fit.misfit for fit in fits])
         score = -(misfit - misfit.min()) / (2 * verdict.scale)
         evidence = verdict.evidence
+        few = FEW_STEPS if self.steps_honoured else None
+        weighing = Weighing(self.asker, groups, self.probabilities, near.scatter, few)
         if len(groups) > 1 and self.steps_honoured and self.asker.left >= 3:
             score = score + self._by_few_steps(near, verdict, groups, fits)
             evidence += "; answers with few steps tell its like apart"
-        if self._open(score) and self.baseline_honoured and self.asker.left > 1:
-            score = score + self._by_mirror(origin, groups)
+        if undecided(score) and self.baseline_honoured and self.asker.left > 1:
+            score = score + self._by_mirror(near.origin, groups)
             evidence += "; the same ray from both ends says whether it is symmetric"
-        few = FEW_STEPS if self.steps_honoured else None
-        rays: list[Ray] = []
-        if self._open(score) and verdict.drift == 0 and not self.probabilities:
+        if undecided(score) and verdict.drift == 0 and not self.probabilities and near is not first:
             score = score + self._by_kinks(near, verdict, groups, fits)
             evidence += "; the places of its kinks in the outputs were weighed too"
-        start = score
-        wanted = (RISING, SATURATED) if self.probabilities else (MIDDLE, OUTER)
-        for number, scales in enumerate(2 * wanted):
-            room = self.asker.left
-            if not self._open(score) or room < 3:
-                break
-            ray = Ray(self.asker, origin, self._ahead(origin, number), self.target, steps=few)
-            far = FAR_FLOAT16 if self.asker.coarse else FAR
-            ray.ask(np.array([NEAR, *(far if number < 2 else ()), *scales][:room]))
-            if number < 2 and len(ray.scales) > 3 and ray.shows(ray.news(1, 2)):
-                ray.forget(2)
-            rays.append(ray)
-            asked = [[rule_named(rule)(few or steps) for rule, steps in group] for group in groups]
-            sums = [_sums(ray) for ray in rays]
-            before = score
-            likely = [log_likelihoods(sums, members) for members in asked]
-            score = start + np.array([found[0].max() for found in likely])
-            likeliest = likely[int(np.argmax(score))]
-            if likeliest[1][int(np.argmax(likeliest[0]))] > OUTSIDE:
-                # not even the likeliest rule makes such answers: then their likelihoods say nothing
-                rays.pop()
-                score = before
-                continue
-            evidence += f"; the sums of {len(ray.scales)} scales far out were weighed against the outputs"
+        if undecided(score) and self.probabilities and not self.steps_honoured and self.asker.left > 2:
+            score = score + weighing.by_saturation(first)
+            evidence += "; where a softmax is saturated, only the baseline still has a gradient"
+        if undecided(score):
+            others = [
+                Ray(self.asker, near.origin, self._ahead(near.origin, number), self.target, steps=weighing.few)
+                for number in range(2 * len(self.inputs))
+            ]
+            score, asked = weighing.by_sums(first, kink, others, score)
+            evidence += f"; the sums of {asked} answers were weighed against the outputs"
         best = int(np.argmax(score))
-        if self._open(score):
-            close = np.flatnonzero(score[best] - score <= self.sure)
+        if undecided(score):
+            close = np.flatnonzero(score[best] - score <= SURE)
             alike = ", ".join(f"{groups[i][0][0]}({groups[i][0][1]})" for i in close[:4])
             return Finding(None, f"{evidence}; they fit {alike} alike")
         return Finding(tuple(NamedRule(*member) for member in groups[best]), evidence)
-
-    @property
-    def sure(self) -> float:
-        """How much likelier the best must be: more where the walk is a poor model, as behind a softmax."""
-        return SURE if self.steps_honoured or not self.probabilities else SURE_PROBABILITIES
-
-    def _open(self, score: Float64[np.ndarray, " g"]) -> bool:
-        return len(score) > 1 and bool(np.sort(score)[-1] - np.sort(score)[-2] <= self.sure)
 
     def _by_few_steps(
         self, near: Ray, verdict: Verdict, groups: list[list[tuple[str, int]]], fits: list[Fit]
@@ -147,7 +136,7 @@ class Siblings:
         self, near: Ray, verdict: Verdict, groups: list[list[tuple[str, int]]], fits: list[Fit]
     ) -> Float64[np.ndarray, " g"]:
         """How well each rule explains the outputs by the kinks that its staircases have."""
-        sums = _sums(near)
+        sums = sums_of(near, 0.0)
         kept = sums.scales <= verdict.cap * (1 + 1e-9)
         sums = Sums(*(getattr(sums, field.name)[kept] for field in dataclasses.fields(sums)))
         left = []
@@ -161,22 +150,24 @@ class Siblings:
         return (min(left) - np.array(left)) / (2 * blur) if blur < 4 else np.zeros(len(groups))
 
     def _by_mirror(self, origin: Origin, groups: list[list[tuple[str, int]]]) -> Float64[np.ndarray, " g"]:
-        symmetric, noise = self._mirrored(origin)
+        symmetric, noise = self.mirrored(origin)
         if symmetric is None:
             return np.zeros(len(groups))
         kinds = np.array([_symmetric(rule_named(group[0][0])(group[0][1])) for group in groups])
         # a symmetric rule cannot answer otherwise; an asymmetric one of so many steps may look symmetric
         most = max(steps for group in groups for _, steps in group)
-        weight = SURE / 2 if symmetric and noise * most > 0.02 else 2 * self.sure
+        weight = SURE / 2 if symmetric and noise * most > 0.02 else 2 * SURE
         return np.where(kinds != symmetric, -weight, 0.0)
 
-    def _mirrored(self, origin: Origin) -> tuple[bool | None, float]:
+    def mirrored(self, origin: Origin) -> tuple[bool | None, float]:
         """Whether a ray asked from both ends answers the same: whether nodes and weights are symmetric.
 
         Only where a baseline may be sent; None where noise does not let it be told, and the noise as a share.
         """
-        far = self.asker.sent((origin.point + self._ahead(origin, 0))[None])[0]
-        near = self.asker.sent(origin.point[None])[0]
+        # both ends a little aside: max pooling ties at a baseline, and which entry it takes is not symmetric
+        aside = ASIDE * self.spread * self.generator.normal(size=(2, origin.point.size))
+        far = self.asker.sent((origin.point + self._ahead(origin, 0) + aside[0])[None])[0]
+        near = self.asker.sent((origin.point + aside[1])[None])[0]
         moved = far - near
         seen = moved != 0
         there = self.asker.ask(far[None], self.target, origin=near).attribution[0][seen]
@@ -196,14 +187,6 @@ class Siblings:
                 return np.where(np.isfinite(origin.error), ahead, 0.0)
         signs = self.generator.choice((-1.0, 1.0), origin.point.size)
         return np.where(np.isfinite(origin.error), signs * self.spread, 0.0)
-
-
-def _sums(ray: Ray) -> Sums:
-    total, spread = ray.totals()
-    output = np.array(ray.outputs)
-    fine = np.isfinite(total) & np.isfinite(output)
-    deviation = ray.asker.deviation(output) + 3e-7 * np.abs(output)
-    return Sums(np.array(ray.scales)[fine], total[fine], spread[fine], output[fine], deviation[fine])
 
 
 def _predicted(rule: Quadrature, scale: float, kinks: Float64[np.ndarray, " k"], drift: int) -> list[float]:
