@@ -20,9 +20,9 @@ REACH, FURTHER, FARTHEST, NEAREST = 2.2, 1.5, 4.5, 1.3
 DRIFTS, STEADY = (1, 2, 3), (0,)
 # Noise beyond that of the wire, where ties or many kinks leave no rows to contradict a rule.
 SCATTERS = (0.0, 1e-4, 1e-3, 3e-3)
-# How much more the second-best pattern must cost than the best, and where the gradient drifts; how far the best may lie
-# from the answers, in units of the noise; and with how many rows to spare, at least and as a share.
-MARGIN, MARGIN_DRIFTING, WORST, SPARE, SHARE = 25.0, 60.0, 2.0, 6, 0.4
+# How much more the second-best pattern must cost than the best; how far the best may lie from the answers, in units of
+# the noise; and with how many rows to spare, at least and as a share.
+MARGIN, WORST, SPARE, SHARE = 25.0, 2.0, 6, 0.4
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,14 +62,16 @@ def explore(ray: Ray, near: float, *, reserve: int, generator: np.random.Generat
         near = float(verdict.fits[0].kinks[0])
         cap = REACH * near
     for number in range(ROUNDS):
-        # what is kept for telling siblings apart is of no use while several patterns are left
-        count = min(MORE, ray.asker.left - (reserve if ray.asker.left > reserve + 1 else 0))
+        # what is kept for telling siblings apart is of no use while several patterns are left; where the gradient
+        # drifts, more answers of one ray would be trusted too far
+        kept = reserve if ray.drifting or ray.asker.left > reserve + 1 else 0
+        count = min(MORE, ray.asker.left - kept)
         if verdict.decided or count < 2:
             break
         if verdict.found is not None:
-            # a little further than was explained so far, where the staircases of rivals have drifted apart, unless
-            # other kinks were seen to lie there; and as far as it takes, where none of these scales tells them apart
-            low, high = 0.9 * near, verdict.cap * (FURTHER if verdict.cap >= cap * (1 - 1e-9) else 1.0)
+            # a little further than was explained so far, where the staircases of rivals have drifted apart; and as
+            # far as it takes, where none of these scales tells them apart
+            low, high = 0.9 * near, FURTHER * verdict.cap
             scales = telling_scales(verdict.found, verdict.fits, low, high, count, generator)
             end = verdict.cap
             while not len(scales) and high < FARTHEST * near:
@@ -131,8 +133,7 @@ def _verdict(fits: tuple[Fit, ...], found: Readings, drift: int, end: float, nea
     if per > WORST:
         return Verdict((), False, f"no rule explains {rows} scales; {name} comes nearest")
     scale = max(per, 1.0)
-    margin = MARGIN_DRIFTING if drift else MARGIN
-    rivals = tuple(fit for fit in fits if fit.misfit - best.misfit < margin * scale)
+    rivals = tuple(fit for fit in fits if fit.misfit - best.misfit < MARGIN * scale)
     if len(rivals) > 1:
         several = ", ".join(named(fit.pattern) for fit in rivals[:4])
         evidence = f"{len(rivals)} rules explain {rows} scales alike: {several}"

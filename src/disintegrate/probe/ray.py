@@ -12,8 +12,8 @@ from disintegrate.probe.asking import Asker
 from disintegrate.probe.staircase import Readings, readings
 
 FIRST, SHRINK, SMALLEST = 0.5, 0.22, 1e-5
-# How narrow the bracket of a kink is made.
-WITHIN = 1.2
+# How narrow the bracket of a kink is made: what three halvings of a ratio of 1 : SHRINK give.
+WITHIN = 1.22
 # Where ties of the model leave noise at the smallest scales: what counts as no change.
 TIED = 2e-2
 # What counts as no bend where the gradient drifts, and how far answers must lie apart to read a line off them.
