@@ -117,6 +117,45 @@ def test_a_baseline_that_nobody_named_is_solved_for_within_its_stated_error() ->
     assert not found.capabilities().zero_baseline
 
 
+def _blind(coordinate: int) -> nn.Module:
+    """The model, not looking at one coordinate."""
+    net = model()
+    with torch.no_grad():
+        next(net.parameters())[:, coordinate] = 0
+    return net
+
+
+def test_a_coordinate_that_the_model_does_not_look_at_does_not_hide_the_rule() -> None:
+    secret = np.random.default_rng(5).normal(size=SIZE).astype(np.float32)
+    hidden = LocalExplainer(_blind(7), Capabilities(rule="midpoint", default_steps=20), own_baseline=secret)
+    found = probe(Blank(Deaf(hidden, steps=True, baseline=True)), inputs(), TARGETS)
+    at = found.baseline.value
+    assert at is not None
+    assert np.isinf(at.error).tolist() == [coordinate == 7 for coordinate in range(SIZE)]
+    # whether the budget tells it from its neighbours is another matter
+    assert rules_of(found) <= {("midpoint", 20), ("captum_riemann_middle", 20)}
+    assert "unknown" not in found.rules.evidence
+
+
+def test_pooling_that_ties_on_a_baseline_is_left_where_another_baseline_may_be_sent() -> None:
+    torch.manual_seed(0)
+    pooled = nn.Sequential(
+        nn.Conv2d(1, 6, 3),
+        nn.ReLU(),
+        nn.Conv2d(6, 8, 3),
+        nn.MaxPool2d(2),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(8 * 16, 4),
+    )
+    hidden = LocalExplainer(pooled, Capabilities(rule="gauss_legendre", default_steps=24))
+    images = np.random.default_rng(0).normal(size=(3, 1, 12, 12)).astype(np.float32)
+    found = probe(Blank(Deaf(hidden, steps=True, baseline=False)), images, TARGETS)
+    assert found.baseline.value is not None
+    assert found.baseline.value.name == "zero"
+    assert ("gauss_legendre", 24) in rules_of(found)
+
+
 def test_candidates_of_the_callers_are_tried() -> None:
     secret = np.full(SIZE, 0.25, np.float32)
     hidden = service("midpoint", 20, baseline=secret)

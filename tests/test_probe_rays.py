@@ -10,8 +10,9 @@ from torch import nn
 from disintegrate import Capabilities, LocalExplainer
 from disintegrate.probe.anchored import anchored, weighting
 from disintegrate.probe.asking import Asker
-from disintegrate.probe.baseline import solve
+from disintegrate.probe.baseline import polish, solve
 from disintegrate.probe.design import telling_scales
+from disintegrate.probe.explore import explore
 from disintegrate.probe.ray import Origin, Ray, first_kink
 from disintegrate.probe.staircase import Readings, patterns, readings
 from disintegrate.probe.steer import steered
@@ -145,4 +146,48 @@ def test_a_baseline_is_found_to_its_last_bit() -> None:
     exact = found.unlikely == 0
     assert exact.mean() > 0.8
     assert (found.likeliest[exact] == baseline.astype(float)[exact]).all()
+    assert (np.abs(found.point - baseline) <= found.error).all()
+
+
+def test_scales_are_those_that_were_reached_after_rounding() -> None:
+    weight = torch.linspace(-1, 1, SIZE, dtype=torch.float64).numpy()
+    baseline = np.full(SIZE, 100.0)
+    asker = _asker(_network(0), baseline.astype(np.float32))
+    ray = Ray(asker, Origin(baseline, np.zeros(SIZE)), 1e-3 * np.sign(weight), 0)
+    ray.normal = weight
+    asked = np.array([0.31, 0.5, 0.77])
+    ray.ask(asked)
+    points = (baseline + asked[:, None] * ray.direction).astype(np.float32).astype(np.float64)
+    moved = (points - baseline) @ weight / (ray.direction @ weight)
+    assert np.allclose(ray.reached, moved, rtol=1e-9)
+    assert np.abs(moved / asked - 1).max() > 1e-4
+
+
+@pytest.mark.parametrize(("rule", "steps"), [("riemann_right", 1), ("gauss_legendre", 2), ("midpoint", 2)])
+def test_rules_of_few_steps_are_told_apart_far_enough_out(rule: str, steps: int) -> None:
+    generator = np.random.default_rng(1)
+    model, baseline = _network(4), generator.normal(size=SIZE).astype(np.float32)
+    asker = _asker(model, baseline, rule, steps)
+    asker.learn_wire()
+    ray = Ray(asker, Origin(baseline.astype(float), np.zeros(SIZE)), generator.normal(size=SIZE), 0)
+    bracket = first_kink(ray)
+    assert bracket is not None
+    turned, near = steered(ray, bracket)
+    asker.budget = asker.spent + 45
+    verdict = explore(turned, near, reserve=0, generator=generator)
+    assert verdict.decided
+    assert (rule, steps) in verdict.fits[0].pattern.members
+
+
+def test_a_coordinate_that_meets_the_baseline_early_does_not_hold_up_the_others() -> None:
+    generator = np.random.default_rng(6)
+    baseline = generator.normal(size=SIZE).astype(np.float16).astype(np.float32)
+    asker = _asker(_network(6), baseline)
+    asker.learn_wire()
+    guess = baseline.astype(float).copy()
+    guess[::3] += 0.05
+    # two thirds of the coordinates answer 0 from the second question on
+    found = polish(asker, 0, guess, 1.0, generator.choice((-1.0, 1.0), SIZE))
+    assert found is not None
+    assert np.isfinite(found.error).mean() > 0.9
     assert (np.abs(found.point - baseline) <= found.error).all()

@@ -14,6 +14,8 @@ from disintegrate.probe.asking import Asker
 FAR = 3000.0
 FAR_PROBABILITIES, FAR_PROBABILITIES_COARSE = 150.0, 15.0
 ROUNDS, SURE_ROUNDS, EXACT_ROUNDS = 4, 3, 2
+# Queries that must be left to look from elsewhere for what the model does not look at near the baseline.
+THOROUGH = 25
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,13 +56,21 @@ def candidate(asker: Asker, target: int, candidates: Mapping[str, Float64[np.nda
 
 
 def solve(
-    asker: Asker, target: int, spread: float, probabilities: bool, generator: np.random.Generator
+    asker: Asker,
+    target: int,
+    spread: float,
+    probabilities: bool,
+    generator: np.random.Generator,
+    *,
+    exact: bool = True,
 ) -> Found | None:
     """Solve for the baseline coordinate by coordinate.
 
     Half of the coordinates, far out, hold the gradient fixed along almost all of the ray; the answers of the other half
     are then linear in their coordinates, `A_i = (x_i - b_i) G_i`, and a secant meets the baseline (P.2). Then the
     halves change places. Close to the baseline the gradient is constant, and the same secant gains all digits at once.
+
+    Where rays need not begin there, it need not be `exact`, and what is left to see from elsewhere is left.
     """
     size = int(np.prod(asker.shape))
     half = generator.permutation(size) % 2 == 0
@@ -71,8 +81,8 @@ def solve(
         if solved is None:
             return None
         guess = np.where(part, solved[0], guess)
-    found = polish(asker, target, guess, spread, signs)
-    if found is None or np.isfinite(found.error).all() or asker.left < 25:
+    found = polish(asker, target, guess, spread, signs, exact=exact)
+    if found is None or np.isfinite(found.error).all() or asker.left < THOROUGH or not exact:
         return found
     # what the model does not look at near the baseline may show from elsewhere
     rest = ~np.isfinite(found.error)
@@ -142,16 +152,26 @@ def _part(
 
 
 def polish(
-    asker: Asker, target: int, guess: Float64[np.ndarray, " d"], spread: float, signs: Float64[np.ndarray, " d"]
+    asker: Asker,
+    target: int,
+    guess: Float64[np.ndarray, " d"],
+    spread: float,
+    signs: Float64[np.ndarray, " d"],
+    *,
+    exact: bool = True,
 ) -> Found | None:
     """Gain the last digits close by; None where the answers do not fall to the rounding of the inputs."""
     last = asker.sent((guess + 0.01 * spread * signs)[None])[0]
     before = asker.ask(last[None], target).attribution[0]
     point = asker.sent(guess[None])[0]
+    slope = np.zeros(point.size)
     for _ in range(ROUNDS + 1):
         answer = asker.ask(point[None], target).attribution[0]
-        step = _secant(point, last, answer, before, 0.5 * spread)
-        slope = np.divide(answer - before, point - last, out=np.zeros(point.size), where=point != last)
+        # what did not move any more keeps the slope that was seen
+        fresh = (point != last) & (answer != before)
+        slope = np.divide(answer - before, point - last, out=slope, where=fresh)
+        step = np.divide(-answer, slope, out=np.zeros(point.size), where=slope != 0)
+        step = np.clip(step, -0.5 * spread, 0.5 * spread)
         floor = 2 * np.spacing(np.maximum(np.abs(point), 0.01 * spread).astype(asker.dtype)).astype(np.float64)
         error = np.full(point.size, np.inf)
         seen = slope != 0
@@ -163,7 +183,7 @@ def polish(
         point = asker.sent((point + step)[None])[0]
         most = np.sort(error)[int(0.8 * error.size)]
         if most <= (1e-3 if asker.coarse else 2e-5) * spread:
-            return _confirmed(asker, target, point, error, spread * signs)
+            return _confirmed(asker, target, point, error, spread * signs, EXACT_ROUNDS if exact else 0)
     return None
 
 
@@ -173,6 +193,7 @@ def _confirmed(
     point: Float64[np.ndarray, " d"],
     error: Float64[np.ndarray, " d"],
     offset: Float64[np.ndarray, " d"],
+    rounds: int,
 ) -> Found:
     """The point once more, with a small step the other way: its slope is that of the gradient at the baseline."""
     near = asker.sent((point - (5e-3 if asker.coarse else 2e-4) * offset)[None])[0]
@@ -186,7 +207,7 @@ def _confirmed(
     rounding = np.divide(asker.deviation(at), np.abs(slope), out=np.full(point.size, np.inf), where=seen)
     left = np.where(trusted, (4 * np.abs(step) + 3 * rounding + floor) * (3 if asker.coarse else 1), np.inf)
     likeliest, exact = point, np.zeros(point.size, bool)
-    for _ in range(0 if asker.coarse else EXACT_ROUNDS):
+    for _ in range(0 if asker.coarse else rounds):
         # an answer of 0 where a gradient was seen is the baseline to the last bit, unless it vanishes just there
         answer = asker.ask(likeliest[None], target).attribution[0]
         exact = seen & (answer == 0)

@@ -15,7 +15,7 @@ from disintegrate.probe.staircase import Fit, Pattern, Readings
 
 # Scales asked at first and in each later round, up to so many times that of the kink.
 START, MORE, ROUNDS = 10, 6, 6
-REACH, FURTHER, NEAREST = 2.2, 1.5, 1.3
+REACH, FURTHER, FARTHEST, NEAREST = 2.2, 1.5, 4.5, 1.3
 # Powers of the scale by which the gradient may drift between kinks: behind a softmax, where it does, and elsewhere.
 DRIFTS, STEADY = (1, 2, 3), (0,)
 # Noise beyond that of the wire, where ties or many kinks leave no rows to contradict a rule.
@@ -62,17 +62,25 @@ def explore(ray: Ray, near: float, *, reserve: int, generator: np.random.Generat
         near = float(verdict.fits[0].kinks[0])
         cap = REACH * near
     for number in range(ROUNDS):
-        count = min(MORE, ray.asker.left - reserve)
+        # what is kept for telling siblings apart is of no use while several patterns are left; where the gradient
+        # drifts, more answers of one ray would be trusted too far
+        kept = reserve if ray.drifting or ray.asker.left > reserve + 1 else 0
+        count = min(MORE, ray.asker.left - kept)
         if verdict.decided or count < 2:
             break
         if verdict.found is not None:
-            # a little further than was explained so far, where the staircases of rivals have drifted apart
+            # a little further than was explained so far, where the staircases of rivals have drifted apart; and as
+            # far as it takes, where none of these scales tells them apart
             low, high = 0.9 * near, FURTHER * verdict.cap
             scales = telling_scales(verdict.found, verdict.fits, low, high, count, generator)
+            end = verdict.cap
+            while not len(scales) and high < FARTHEST * near:
+                end = high = FURTHER * high
+                scales = telling_scales(verdict.found, verdict.fits, low, high, count - 2, generator)
             cap = max(cap, verdict.cap, *scales)
             ray.ask(scales)
             count -= len(scales)
-            ray.ask(_grid(count, near, verdict.cap, 0.37 * (number + 1)))
+            ray.ask(_grid(count, near, end, 0.37 * (number + 1)))
         else:
             cap = max(cap / FURTHER, NEAREST * near)
             ray.ask(_grid(count, 0.9 * near, cap, 0.37 * (number + 1)))
@@ -85,14 +93,22 @@ def _grid(count: int, low: float, high: float, shift: float) -> Float64[np.ndarr
 
 
 def _judged(ray: Ray, near: float, cap: float) -> Verdict:
-    """The verdict on the longest stretch of the ray that some pattern explains, by the smallest drift that will do."""
-    verdict = Verdict((), False, "the answers do not change enough along the ray")
+    """The verdict on the longest stretch of the ray that some pattern explains, by the smallest drift that will do.
+
+    Where it leaves several, shorter ones may tell those apart: other kinks lie beyond them, and take no rows. Not where
+    the gradient drifts, for then what is left over is not noise alone.
+    """
+    longest = Verdict((), False, "the answers do not change enough along the ray")
     for found, drift, end in _stretches(ray, near, cap):
-        fits = anchored(found, near)
-        verdict = _verdict(fits, found, drift, end, near)
-        if verdict.fits:
+        left = [fit.pattern for fit in longest.fits]
+        verdict = _verdict(anchored(found, near, left or None), found, drift, end, near)
+        if verdict.decided:
             return verdict
-    return verdict
+        if not left:
+            longest = verdict
+        if longest.fits and ray.drifting:
+            break
+    return longest
 
 
 def _stretches(ray: Ray, near: float, cap: float) -> Iterator[tuple[Readings, int, float]]:

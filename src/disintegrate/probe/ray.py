@@ -12,6 +12,7 @@ from disintegrate.probe.asking import Asker
 from disintegrate.probe.staircase import Readings, readings
 
 FIRST, SHRINK, SMALLEST = 0.5, 0.22, 1e-5
+# How narrow the bracket of a kink is made: what three halvings of a ratio of 1 : SHRINK give.
 WITHIN = 1.22
 # Where ties of the model leave noise at the smallest scales: what counts as no change.
 TIED = 2e-2
@@ -48,6 +49,8 @@ class Ray:
         drifting: whether the gradient changes between kinks too, as it does behind a softmax.
         blur: changes of the answers that count as none, relative to their size.
         scatter: noise beyond that of the wire, relative to the answers.
+        normal: that of the unit whose kink the ray is turned to.
+        reached: how far along the normal each answered point lies, in units of the direction.
     """
 
     def __init__(
@@ -69,7 +72,9 @@ class Ray:
         # behind a softmax what bends the gradient little is no kink yet
         self.blur = BENT if drifting else 0.0
         self.scatter = 0.0
+        self.normal = direction
         self.scales: list[float] = []
+        self.reached: list[float] = []
         self.raw: list[Float64[np.ndarray, " d"]] = []
         self.moved: list[Float64[np.ndarray, " d"]] = []
         self.outputs: list[float] = []
@@ -83,7 +88,10 @@ class Ray:
         answer = self.asker.ask(points, self.target, steps=self.steps, origin=self.origin.named)
         self.scales += wanted.tolist()
         self.raw += list(answer.attribution)
-        self.moved += list(points - self.origin.point)
+        moved = points - self.origin.point
+        self.moved += list(moved)
+        # rounded to the type in which it is sent, a point close to the origin lies beside the ray
+        self.reached += (moved @ self.normal / (self.direction @ self.normal)).tolist()
         self.outputs += answer.output.tolist()
 
     def usable(self) -> Bool[np.ndarray, " d"]:
@@ -107,7 +115,7 @@ class Ray:
 
     def drop(self, row: int) -> None:
         """Forget one answer, such as one so far out that it is none of a ray's other ones."""
-        for kept in (self.scales, self.raw, self.moved, self.outputs):
+        for kept in (self.scales, self.reached, self.raw, self.moved, self.outputs):
             del kept[row]
 
     def totals(self) -> tuple[Float64[np.ndarray, " q"], Float64[np.ndarray, " q"]]:
@@ -166,7 +174,7 @@ class Ray:
         if not answers.shape[1] or not kept.any():
             return None
         deviations = np.hypot(deviations, max(self.scatter, scatter) * np.sqrt((answers**2).mean(0)))
-        return readings(np.array(self.scales)[kept], answers[kept], deviations[kept], drift)
+        return readings(np.array(self.reached)[kept], answers[kept], deviations[kept], drift)
 
 
 def first_kink(ray: Ray) -> Bracket | None:

@@ -26,10 +26,13 @@ RESERVE, RESERVE_FEW_STEPS = 8, 3
 # Largest input that is made of neighbouring coordinates only: fewer kinks, and digits enough.
 WIDE = 400
 PATCH = 10
-# How far out outputs are asked that may be probabilities, in units of the inputs' spread.
-FAR = 1000.0
+# How far out outputs are asked that may be probabilities, in units of the inputs' spread, and how far is enough if
+# the search for the baseline went there.
+FAR, FAR_ENOUGH = 1000.0, 100.0
 # Outputs that are looked at for one that is not saturated, and what counts as such: p (1 - p).
 CLASSES, LIVELY = 4, 0.02
+# How far from the service's own baseline rays begin where another may be sent, in units of the inputs' spread.
+ASIDE = 0.5
 NOT_ASKED = "the budget did not reach so far"
 
 
@@ -194,12 +197,12 @@ class _Session:
         if found is None:
             self.asker.learn_wire()
             looks = self._in_unit_range()
-            found = baselines.solve(self.asker, self.target, self.spread, looks, self.generator)
+            honoured = self.result.baseline_override.value is Override.HONOURED
+            found = baselines.solve(self.asker, self.target, self.spread, looks, self.generator, exact=not honoured)
         if found is None:
             self._found(baseline=Finding(None, "the answers did not vanish anywhere that was asked"))
             if self.result.baseline_override.value is Override.HONOURED:
-                zero = np.zeros(self.inputs.shape[1])
-                return Origin(zero, zero, zero)
+                return self._free_origin(np.zeros(self.inputs.shape[1]))
             return None
         name, point = found.name or "another", found.point
         evidence = f"all attributions are 0 at {name}"
@@ -212,9 +215,17 @@ class _Session:
         shape = self.asker.shape
         self._found(baseline=Finding(Baseline(name, point.reshape(shape), found.error.reshape(shape)), evidence))
         if self.result.baseline_override.value is Override.HONOURED:
-            # sent along, it is the baseline of every ray, whatever the service's own is to the last digit
-            return Origin(point, np.zeros(point.size), point)
+            return self._free_origin(point)
         return Origin(found.likeliest, found.unlikely)
+
+    def _free_origin(self, point: Float64[np.ndarray, " d"]) -> Origin:
+        """A point that is sent along as the baseline of every ray, away from what max pooling ties on.
+
+        Over equal neighbours, as in a baseline of zeros, it ties, and rounding decides.
+        """
+        aside = ASIDE * self.spread * self.generator.normal(size=point.size)
+        begin = self.asker.sent((point + aside)[None])[0]
+        return Origin(begin, np.zeros(point.size), begin)
 
     def _values(self) -> None:
         low, high = self.asker.taken
@@ -257,11 +268,8 @@ class _Session:
             reserve = RESERVE_FEW_STEPS if steps_honoured else RESERVE
             verdict = explore(ray, near, reserve=reserve, generator=self.generator)
         self._found(rules=Finding(None, verdict.evidence))
-        if not np.isfinite(origin.error).all():
-            lost = int((~np.isfinite(origin.error)).sum())
-            evidence = f"{lost} coordinates of the baseline are unknown, so no ray is known to begin there"
-            self._found(rules=Finding(None, evidence))
-        elif verdict.decided:
+        judged = [row for row, scale in zip(ray.raw, ray.scales, strict=True) if scale <= verdict.cap * (1 + 1e-9)]
+        if verdict.decided and self._begins_there(origin, judged):
             siblings = Siblings(
                 asker=self.asker,
                 inputs=self.inputs,
@@ -272,7 +280,22 @@ class _Session:
                 steps_honoured=steps_honoured,
                 baseline_honoured=self.result.baseline_override.value is Override.HONOURED,
             )
-            self._found(rules=siblings.choose(first, kink, ray, verdict))
+            asked = len(self.asker.numbers)
+            chosen = siblings.choose(first, kink, ray, verdict)
+            if self._begins_there(origin, self.asker.numbers[asked:]):
+                self._found(rules=chosen)
+
+    def _begins_there(self, origin: Origin, answers: list[Float64[np.ndarray, " d"]]) -> bool:
+        """Whether rays begin at the baseline as far as answers show.
+
+        A coordinate that is not known matters only where the gradient in it does not vanish.
+        """
+        lost = ~np.isfinite(origin.error)
+        if not any(answer[lost].any() for answer in answers):
+            return True
+        evidence = f"{int(lost.sum())} coordinates of the baseline are unknown, so no ray is known to begin there"
+        self._found(rules=Finding(None, evidence))
+        return False
 
     def _steps_ignored(self) -> None:
         if self.result.steps_override.value is None and self.result.steps_override.evidence != NOT_ASKED:
@@ -281,6 +304,10 @@ class _Session:
 
     def _saturates(self, origin: Origin) -> bool:
         """Whether outputs stay within [0, 1] far out on both sides, where logits would be large."""
+        if max(np.abs(self.asker.taken)) > FAR_ENOUGH * self.spread:
+            evidence = f"outputs stay within [0, 1] even {FAR_ENOUGH:g} times as far out as the inputs"
+            self._found(output=Finding(Output.PROBABILITIES, evidence))
+            return True
         aside = FAR * self.spread * self.generator.choice((-1.0, 1.0), origin.point.size)
         self.asker.ask(origin.point + np.stack([aside, -aside]), self.target, origin=origin.named)
         inside = self._in_unit_range()

@@ -11,12 +11,12 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float64
 
-from disintegrate.probe.ray import TIED, Bracket, Ray
+from disintegrate.probe.ray import TIED, WITHIN, Bracket, Ray
 
 TURNS = 3
 PLATEAU, MIDWAY, BEFORE, BEHIND = 0.15, 0.35, 0.7, 1.5
-# How narrow a bracket is made, at first and where it holds more than one unit.
-WITHIN, CLOSE = 1.2, 1.06
+# How narrow a bracket is made where it holds more than one unit.
+CLOSE = 1.06
 # The least share of the jump that must show behind the kink that is expected.
 FAINT = 0.35
 # How much of the change may come before the kink that is expected.
@@ -97,5 +97,5 @@ def _turned(ray: Ray, bracket: Bracket, jump: Float64[np.ndarray, " d"]) -> tupl
     if size > 0:
         direction = direction + np.sqrt(1 - cosine**2) * aside / size
     turned = Ray(asker, origin, direction * length, ray.target, drifting=ray.drifting, steps=ray.steps)
-    turned.blur = ray.blur
+    turned.blur, turned.normal = ray.blur, normal
     return turned, distance / (cosine * length)
