@@ -14,14 +14,15 @@ def test_the_public_names_are_these() -> None:
         "AuditResult", "BadAnswer", "BudgetSpent", "Capabilities", "Cost", "DamagedFile", "Deaf", "DisintegrateError",
         "DistanceSummary", "Exactness", "Explainer", "Explanation", "InDoubt", "InvalidValue", "KeyRefused", "Kink",
         "LocalExplainer", "LogitDifference", "LogitGradients", "Measure", "Misuse", "Noise", "NotPermitted", "Output",
-        "PRESETS", "Path", "Plan", "PlanErrors", "Prepared", "Preset", "ProbeResult", "Proposal", "Quadrature", "Query",
-        "RULES", "Recording", "Recovery", "Regions", "Remembering", "Request", "Rewriting", "Rule", "TargetChanged",
-        "Term", "Unit", "UnknownName", "Unreachable", "Untrusted", "UnwritableOutput", "Verdict", "Walk", "Way", "Wire", "Wired",
-        "audit", "baseline_window", "bias_free", "carry_out", "connect", "distance", "estimate", "exact_integrated_gradients",
-        "exact_recovery", "gauss_legendre", "integrated_gradients", "krige", "load_model", "midpoint", "nearest_kinks",
-        "noise_of", "nudged", "plan_errors", "predicted_distance", "prepare", "probe", "propose", "ray_regions",
-        "recover", "recover_logits", "riemann_left", "riemann_right", "rule_named", "shared_piece", "single_step",
-        "single_step_beyond", "step_count", "summarise", "trapezoid", "vanilla_gradient",
+        "PRESETS", "Path", "Plan", "PlanErrors", "Prepared", "Preset", "ProbeResult", "Proposal", "Quadrature",
+        "Query", "RULES", "Recording", "Recovery", "Regions", "Remembering", "Request", "Rewriting", "Rule",
+        "TargetChanged", "Term", "Unit", "UnknownName", "Unreachable", "Untrusted", "UnwritableOutput", "Verdict",
+        "Walk", "Way", "Wire", "Wired", "audit", "baseline_window", "bias_free", "carry_out", "connect", "distance",
+        "estimate", "exact_integrated_gradients", "exact_recovery", "gauss_legendre", "integrated_gradients", "krige",
+        "load_model", "midpoint", "nearest_kinks", "noise_of", "nudged", "plan_errors", "predicted_distance",
+        "prepare", "probe", "propose", "ray_regions", "recover", "recover_logits", "riemann_left", "riemann_right",
+        "rule_named", "shared_piece", "single_step", "single_step_beyond", "step_count", "summarise", "trapezoid",
+        "vanilla_gradient",
     ]  # fmt: skip
 
 
