@@ -1,4 +1,4 @@
-"""How often the probe is right: `python studies/probe.py --seed 2027` writes results/probe.json.
+"""How often the probe is right: `python studies/probe.py --seed 2029` writes results/probe.json.
 
 Draws services whose settings are hidden, probes each with at most 60 queries, and compares what was found with what is
 true. Killed and started again, it goes on behind the last service.
@@ -32,7 +32,7 @@ BUDGET = 60
 def main() -> None:
     """Measure and write the record."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seed", type=int, default=2027)
+    parser.add_argument("--seed", type=int, default=2029)
     parser.add_argument("--services", type=int, default=300)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--out", type=Path, default=RESULTS / "probe.json")

@@ -16,28 +16,15 @@ from disintegrate.probe.weighing import SURE, Weighing
 from disintegrate.progress import SILENT
 from disintegrate.quadrature import Quadrature
 from disintegrate.rules import rule_named
+from tests.test_probe import SIZE, inputs, model
 
-SIZE = 24
 SCALES = np.concatenate([[1e-3], np.geomspace(0.05, 1.5, 11)])
 UNIFORM = (("riemann_right", 20), ("riemann_left", 21), ("saliency", 21))
 HALVED = (("trapezoid", 21), ("captum_riemann_trapezoid", 21))
 
 
-def _network(softmax: bool) -> nn.Module:
-    torch.manual_seed(3)
-    body = nn.Sequential(nn.Linear(SIZE, 30), nn.ReLU(), nn.Linear(30, 4))
-    with torch.no_grad():
-        for parameter in body.parameters():
-            parameter.mul_(2)
-    return nn.Sequential(body, nn.Softmax(1)) if softmax else body
-
-
-def _inputs(count: int = 3) -> np.ndarray:
-    return np.random.default_rng(0).normal(size=(count, SIZE)).astype(np.float32)
-
-
-def _asker(model: nn.Module, rule: str, steps: int) -> Asker:
-    service = LocalExplainer(model, Capabilities(rule=rule, default_steps=steps))
+def _asker(network: nn.Module, rule: str, steps: int) -> Asker:
+    service = LocalExplainer(network, Capabilities(rule=rule, default_steps=steps))
     asker = Asker(service, (SIZE,), np.dtype(np.float32), 60, SILENT.task("queries", 60))
     asker.learn_wire()
     return asker
@@ -51,7 +38,7 @@ def test_siblings_are_told_apart_where_the_gradient_is_smooth(family: tuple[tupl
     rules = [rule_named(rule)(steps) for rule, steps in family]
     for index, (rule, steps) in enumerate(family):
         asker = _asker(model, rule, steps)
-        ray = Ray(asker, Origin(np.zeros(SIZE), np.zeros(SIZE)), 2 * _inputs()[0].astype(float), 1)
+        ray = Ray(asker, Origin(np.zeros(SIZE), np.zeros(SIZE)), 2 * inputs()[0].astype(float), 1)
         ray.ask(SCALES)
         total, deviation = ray.totals()
         output = np.array(ray.outputs)
@@ -103,8 +90,8 @@ def test_likelihoods_are_as_sure_as_they_are_right() -> None:
 @pytest.mark.parametrize("rule", ["riemann_right", "riemann_left"])
 def test_far_out_behind_a_softmax_only_the_baseline_has_a_gradient(rule: str) -> None:
     steps = dict(UNIFORM)[rule]
-    asker = _asker(_network(True), rule, steps)
-    ray = Ray(asker, Origin(np.zeros(SIZE), np.zeros(SIZE)), _inputs()[0].astype(float), 0, drifting=True)
+    asker = _asker(model(True), rule, steps)
+    ray = Ray(asker, Origin(np.zeros(SIZE), np.zeros(SIZE)), inputs()[0].astype(float), 0, drifting=True)
     ray.ask([1e-3, 0.03])
     weighing = Weighing(asker, [[member] for member in UNIFORM], True, 0.0, None)
     score = weighing.by_saturation(ray)
@@ -128,9 +115,9 @@ def test_far_out_behind_a_softmax_only_the_baseline_has_a_gradient(rule: str) ->
 def test_siblings_are_told_apart_where_nothing_may_be_set(
     rule: str, steps: int, softmax: bool, digits: int | None
 ) -> None:
-    service = LocalExplainer(_network(softmax), Capabilities(rule=rule, default_steps=steps))
+    service = LocalExplainer(model(softmax), Capabilities(rule=rule, default_steps=steps))
     wired = Wired(service, Wire(significant_digits=digits)) if digits else service
-    found = probe(Deaf(wired, steps=True, baseline=True), _inputs(), np.array([0, 1, 2]))
+    found = probe(Deaf(wired, steps=True, baseline=True), inputs(), np.array([0, 1, 2]))
     named = found.rules.value or ()
     assert (rule, steps) in {(member.rule, member.steps) for member in named}, found.rules.evidence
     true = rule_named(rule)(steps)
@@ -150,7 +137,7 @@ def test_ties_at_the_baseline_do_not_look_asymmetric(rule: str, symmetric: bool)
     )  # fmt: skip
     siblings = Siblings(
         asker=_asker(model, rule, 25),
-        inputs=_inputs().astype(float),
+        inputs=inputs().astype(float),
         target=0,
         spread=1.0,
         generator=np.random.default_rng(0),

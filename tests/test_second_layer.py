@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from disintegrate import Rewriting, integrated_gradients, prepare
-from disintegrate.gradients.second_layer import WORTH, second_layer
+from disintegrate.gradients.second_layer import FEWEST_NODES, second_layer
 from disintegrate.quadrature import Quadrature
 from tests import oracles
 
@@ -42,7 +42,7 @@ def slowly(model: nn.Module, x: Tensor, b: Tensor, target: int, rule: Quadrature
     dilation=st.integers(1, 2),
     bias=st.booleans(),
     pool=st.booleans(),
-    steps=st.integers(WORTH, 30),
+    steps=st.integers(FEWEST_NODES, 30),
     memory=st.sampled_from([1, 100_000, 2**27]),
 )
 def test_any_convolution_any_nodes(

@@ -12,6 +12,7 @@ from disintegrate import (
     Explanation,
     InvalidValue,
     LocalExplainer,
+    NotPermitted,
     Output,
     Recording,
     Request,
@@ -104,6 +105,24 @@ def test_an_unknown_service_is_probed_first() -> None:
     before = service.queries
     again = audit(service, x, targets, probed=found.probed)
     assert service.queries - before == again.queries_for_plan + again.queries_for_check
+
+
+class Refusing(Unknown):
+    """A service that refuses all that callers might set, its own settings too."""
+
+    def explain(self, request: Request) -> Explanation:
+        if request.steps is not None or request.baselines is not None:
+            raise NotPermitted("The service does not take this.")
+        return super().explain(request)
+
+
+def test_a_service_that_refuses_steps_and_baselines_is_asked_without() -> None:
+    model, (x, targets) = network(), questions()
+    service = Refusing(LocalExplainer(model, Capabilities(rule="gauss_legendre", default_steps=20)))
+    found = audit(service, x, targets, model=model)
+    assert found.proposal is not None
+    assert found.queries_for_plan == len(found.proposal.plan) * len(x)
+    assert np.median(found.distance) < 0.5
 
 
 def test_a_service_that_stays_unknown_is_not_called_safe() -> None:

@@ -60,30 +60,6 @@ def test_a_live_endpoint_is_probed_audited_and_nothing_is_paid_twice(
     assert json.loads(same)["inputs"] == found["inputs"]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "sentence"),
-    [
-        (("audit", "nowhere.onnx"), 2, "There is no such model"),
-        (("audit", "LeNet", "--inputs", "nowhere.npy"), 2, "There are no such inputs"),
-        (("audit", "LeNet", "--rule", "simpson"), 2, "There is no such quadrature rule"),
-        (("audit", "LeNet", "--budget", "0"), 2, "Invalid value for '--budget'"),
-        (("audit", "kserve+http://127.0.0.1:1/v1/models/net"), 1, "cannot be reached"),
-        (("audit", "soap+http://127.0.0.1:1/"), 2, "There is no such protocol"),
-    ],
-)
-def test_what_cannot_be_audited_gets_one_sentence(
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    arguments: tuple[str, ...],
-    code: int,
-    sentence: str,
-) -> None:
-    found, text, told = run(capsys, monkeypatch, *arguments)
-    assert (found, text) == (code, "")
-    assert sentence in " ".join(told.split())
-    assert "Traceback" not in told
-
-
 def test_inputs_of_every_kind_are_the_same(tmp_path: Path) -> None:
     x = np.random.default_rng(0).normal(size=(3, *SHAPE)).astype(np.float32)
     np.save(tmp_path / "x.npy", x)

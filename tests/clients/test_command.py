@@ -1,4 +1,4 @@
-"""The commands that serve and probe: what they print, how they end."""
+"""The commands that serve, probe and audit: what they print, how they end."""
 
 import json
 import os
@@ -60,6 +60,12 @@ def test_probe_finds_out_what_stands_behind_a_live_endpoint(
         (("serve", "LeNet", "--keys", "nowhere.toml"), 2, "no such file of keys"),
         (("serve", "LeNet", "--settings", "nowhere.toml"), 2, "no such file of settings"),
         (("serve", "LeNet", "--device", "toaster"), 2, "The device cannot be used here"),
+        (("audit", "nowhere.onnx"), 2, "There is no such model"),
+        (("audit", "LeNet", "--inputs", "nowhere.npy"), 2, "There are no such inputs"),
+        (("audit", "LeNet", "--rule", "simpson"), 2, "There is no such quadrature rule"),
+        (("audit", "LeNet", "--budget", "0"), 2, "Invalid value for '--budget'"),
+        (("audit", "kserve+http://127.0.0.1:1/v1/models/net"), 1, "cannot be reached"),
+        (("audit", "soap+http://127.0.0.1:1/"), 2, "There is no such protocol"),
     ],
 )
 def test_what_cannot_be_gets_one_sentence(

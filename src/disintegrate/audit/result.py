@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int
+from jaxtyping import Bool, Float, Float64, Int
 
 from disintegrate.audit.checking import Check
 from disintegrate.audit.verdict import RECOVERED, Judgement
@@ -34,6 +34,7 @@ class AuditResult:
         distance: to the truth, or an upper estimate of it.
         check: what the gradients were held against.
         targets: the outputs explained.
+        baseline: the service's own, as given or as probed; None for zero.
         queries_for_plan: spent on recovering, over all inputs.
         queries_for_check: spent on checking.
         seed: of the directions drawn.
@@ -48,6 +49,7 @@ class AuditResult:
     distance: Float64[np.ndarray, " n"]
     check: Check
     targets: Int[np.ndarray, " n"]
+    baseline: Float[np.ndarray, "*shape"] | None
     queries_for_plan: int
     queries_for_check: int
     seed: int

@@ -29,7 +29,7 @@ PROBED, PROBE_BUDGET = 4, 60
 
 
 class Described:
-    """An explainer with capabilities that were found out about it."""
+    """An explainer with capabilities that were found out about it; what it does not take is not sent."""
 
     def __init__(self, explainer: Explainer, capabilities: Capabilities) -> None:
         self._explainer = explainer
@@ -41,8 +41,11 @@ class Described:
         return self._capabilities
 
     def explain(self, request: Request) -> Explanation:
-        """Pass the request on."""
-        return self._explainer.explain(request)
+        """Pass the request on, without steps and baselines that a caller may not set."""
+        allowed = self._capabilities
+        steps = None if allowed.fewest_steps == allowed.most_steps else request.steps
+        baselines = request.baselines if allowed.baseline else None
+        return self._explainer.explain(replace(request, steps=steps, baselines=baselines))
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,6 +189,7 @@ def _executed(
         distance=apart,
         check=check,
         targets=targets,
+        baseline=known.baseline,
         queries_for_plan=spent["plan"],
         queries_for_check=spent["check"],
         seed=seed,

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from disintegrate.cli.planning import capabilities_of
-from disintegrate.cli.root import Bars, app, bars, errors
+from disintegrate.cli.root import Bars, app, bars, errors, names_endpoint
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 LEAK, EXAMPLES = 3, 4
 # Inputs at which each change is tried.
 REMEDIED = 32
-BARS = {"leaks": ("leaks",), "partly": ("leaks", "partly"), "never": ()}
+# The verdicts that fail, for each choice of `--fail-on`.
+FAILING = {"leaks": ("leaks",), "partly": ("leaks", "partly"), "never": ()}
 
 
 class FailOn(StrEnum):
@@ -40,7 +41,7 @@ class FailOn(StrEnum):
 
 
 class InDoubt(StrEnum):
-    """What becomes of queries that may have been paid for without an answer."""
+    """What becomes of queries that may have been paid for without an answer: `clients.Doubt`, too slow for `--help`."""
 
     LEAVE = "leave"
     ASK = "ask"
@@ -76,7 +77,7 @@ def audit(
         Path | None, typer.Option(help="A file with the endpoint's API key. [default: $DISINTEGRATE_KEY]")
     ] = None,
     journal: Annotated[
-        Path | None, typer.Option(help="Keep paid answers here: the same command goes on where it was.")
+        Path | None, typer.Option(help="Keep paid answers here, and ask none of them again; a probe is made anew.")
     ] = None,
     in_doubt: Annotated[
         InDoubt, typer.Option(help="Queries that may have been paid for without an answer: leave them, or ask again.")
@@ -104,7 +105,7 @@ def audit(
     from disintegrate.files import write_atomically
 
     with ExitStack() as held, bars() as progress:
-        if "+" in target or target.startswith("http-json:"):
+        if names_endpoint(target):
             subject = _endpoint(target, inputs, images, output, key_file, journal, in_doubt, seed, held, progress)
         else:
             served = (rule, steps, baseline, probabilities, digits)
@@ -124,7 +125,7 @@ def audit(
     else:
         _print(found)
         _print_remedies(stops)
-    if found.judgement.verdict.value in BARS[fail_on.value]:
+    if found.judgement.verdict.value in FAILING[fail_on.value]:
         raise typer.Exit(LEAK)
 
 
@@ -207,12 +208,10 @@ def _remedies(subject: _Subject, found: AuditResult, budget: int, seed: int, pro
 
     if found.capabilities is None:
         return ()
-    few = subject.inputs[:REMEDIED], subject.targets[:REMEDIED]
-    baseline = found.probed.baseline.value if found.probed else None
-    point = None if baseline is None or baseline.name == "zero" else baseline.point
     return what_stops(
-        found.capabilities, *few, model=subject.model, baseline=point, budget=budget, seed=seed, progress=progress
-    )
+        found.capabilities, subject.inputs[:REMEDIED], subject.targets[:REMEDIED], model=subject.model,
+        baseline=found.baseline, budget=budget, seed=seed, progress=progress,
+    )  # fmt: skip
 
 
 def _print_remedies(stops: tuple[Stop, ...]) -> None:

@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from disintegrate.cli.root import app, bars
+from disintegrate.cli.root import app, bars, names_endpoint
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,7 +52,7 @@ def probe(
 
     With the name of a network, practise: a service with hidden settings runs in this process, on digits of MNIST.
     """
-    if "+" in target or target.startswith("http-json:"):
+    if names_endpoint(target):
         _probe_endpoint(target, inputs, output, key_file, budget, seed, as_json)
         return
     from disintegrate.paper.practice import practice_service

@@ -38,6 +38,11 @@ def root(
     """Does an explanation endpoint give away the model's gradient, and so the model?"""
 
 
+def names_endpoint(target: str) -> bool:
+    """Whether a target is an endpoint, such as `kserve+http://...` or `http-json:FILE`, and not a model."""
+    return "+" in target or target.startswith("http-json:")
+
+
 class Bar:
     """One bar on the terminal."""
 

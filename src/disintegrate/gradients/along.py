@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from disintegrate.gradients.layout import named, stored
 from disintegrate.gradients.rewriting import Rewritten
-from disintegrate.gradients.second_layer import WORTH, SecondLayer
+from disintegrate.gradients.second_layer import SecondLayer
 
 
 def gradient_at(
@@ -48,8 +49,9 @@ def mean_gradient(
             leaf = leaf.requires_grad_()
             slopes = rewritten.slope(leaf)
     start, slope = _stored(rewritten, starts), _stored(rewritten, slopes.detach())
-    if rewritten.second is not None and sum(len(nodes) for nodes, _ in parts) >= WORTH:
-        total = _by_second_layer(rewritten, rewritten.second, start, slope, targets, parts)
+    second = rewritten.second_for(sum(len(nodes) for nodes, _ in parts))
+    if second is not None:
+        total = _by_second_layer(rewritten, second, start, slope, targets, parts)
     else:
         total = _one_by_one(rewritten, start, slope, targets, parts)
     if rewritten.beginning is None:
@@ -110,8 +112,8 @@ def _behind(
 
 def _stored(rewritten: Rewritten, maps: Tensor) -> Tensor:
     """Maps in the order of their memory: `[n, h, w, c]` where the channels come last."""
-    return maps.permute(0, 2, 3, 1).contiguous() if rewritten.last and maps.ndim == 4 else maps.contiguous()
+    return stored(maps) if rewritten.last and maps.ndim == 4 else maps.contiguous()
 
 
 def _named(rewritten: Rewritten, maps: Tensor) -> Tensor:
-    return maps.permute(0, 3, 1, 2) if rewritten.last and maps.ndim == 4 else maps
+    return named(maps) if rewritten.last and maps.ndim == 4 else maps

@@ -68,7 +68,7 @@ def check_memory(memory: int) -> None:
         InvalidValue: it is not at least one byte.
     """
     if memory < 1:
-        raise InvalidValue("The bound on memory must be at least one byte.", got=memory, instead="Use 128 * 2**20.")
+        raise InvalidValue("The bound on memory must be at least one byte.", got=memory, instead="Use 512 * 2**20.")
 
 
 def _finite(points: Tensor) -> bool:

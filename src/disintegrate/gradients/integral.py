@@ -51,7 +51,7 @@ def integrated_gradients(
     """Integrated Gradients by a quadrature rule: equation (1) of the paper, `(x - b) sum_i w_i g(b + t_i (x - b))`.
 
     All arithmetic is in the dtype of the inputs, nodes and weights rounded to it, as a service would do it. A model is
-    computed as it is; `prepare` it once for many inputs, and most networks become two to thirty times faster.
+    computed as it is; `prepare` it once for many inputs, and most networks become faster (`benchmarks/gradients.py`).
 
     Args:
         model: answers `[n, classes]` for inputs `[n, *shape]`, each row by itself (eval mode); or one prepared.

@@ -16,7 +16,6 @@ from disintegrate.gradients import plain
 from disintegrate.gradients.along import gradient_at, mean_gradient
 from disintegrate.gradients.checks import check
 from disintegrate.gradients.rewriting import Rewritten, rewrite
-from disintegrate.gradients.second_layer import WORTH
 from disintegrate.gradients.tiles import DEFAULT_MEMORY, each_by_one_thread, rows_within, tiles
 from disintegrate.quadrature import Quadrature, midpoint
 
@@ -95,7 +94,7 @@ class Prepared:
             answers[block] = difference * mean_gradient(rewritten, baselines[block], difference, targets[block], steps)
 
         threads, rows = 1, self.rows
-        if rewritten.second is not None and quadrature.steps >= WORTH and inputs.device.type == "cpu":
+        if rewritten.second_for(quadrature.steps) is not None and inputs.device.type == "cpu":
             # Its many small operations gain more from a ray for each thread than from threads within each; and what is
             # held of a row is half of the activations, since those before the second layer are never made.
             threads = min(torch.get_num_threads(), len(inputs))

@@ -21,7 +21,7 @@ from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from disintegrate.gradients.dense import DenseConvolution, FlatLinear, pays
-from disintegrate.gradients.second_layer import SecondLayer, second_layer
+from disintegrate.gradients.second_layer import FEWEST_NODES, SecondLayer, second_layer
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 NORMALISATIONS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -56,6 +56,10 @@ class Rewritten:
     last: bool
     second: SecondLayer | None = None
     rest: nn.Module | None = None
+
+    def second_for(self, steps: int) -> SecondLayer | None:
+        """The second layer, where so many nodes make it worth going from ray to ray."""
+        return self.second if steps >= FEWEST_NODES else None
 
     def outputs(self, inputs: Float[Tensor, "n *shape"]) -> Float[Tensor, "n classes"]:
         """What the model answers, by all three parts."""

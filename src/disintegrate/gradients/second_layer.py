@@ -17,8 +17,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import embedding_bag
 
+from disintegrate.gradients.layout import named, stored
+
 # Fewer nodes than this are computed one by one: for them the dense convolution costs less than the scattered one.
-WORTH = 16
+FEWEST_NODES = 16
 # Maps at the convolution's output are held for so many bytes of nodes together: about what a cache holds.
 TOGETHER = 8 * 2**20
 
@@ -60,12 +62,12 @@ class SecondLayer:
         """
         active, later = start + nodes[0] * slope > 0, start + nodes[-1] * slope > 0
         with torch.enable_grad():
-            leaf = _named((slope * active)[None]).requires_grad_()
+            leaf = named((slope * active)[None]).requires_grad_()
             maps = self.convolution(leaf)
-        constant, linear = self.convolution(_named((start * active)[None])), maps.detach()
+        constant, linear = self.convolution(named((start * active)[None])), maps.detach()
         if self.convolution.bias is not None:
             linear = linear - self.convolution.bias.view(-1, 1, 1)
-        state = [_stored(one).flatten() for one in (constant, linear)]
+        state = [stored(one).flatten() for one in (constant, linear)]
         switches = _Switches.between(self, start.flatten(), slope.flatten(), active, later, nodes)
         total, spare = torch.zeros_like(state[0]), torch.empty_like(state[0])
         gains = torch.zeros_like(switches.signs)
@@ -84,7 +86,7 @@ class SecondLayer:
                     following.add_(earlier)
             state = [constants[-1].clone(), slopes[-1]]
             points = torch.addcmul(constants, here[:, None], slopes, out=constants)
-            gradient = _stored(behind(_named(points.view(-1, *maps.shape[2:], maps.shape[1])))).flatten(1)
+            gradient = stored(behind(named(points.view(-1, *maps.shape[2:], maps.shape[1])))).flatten(1)
             for row, weight in zip(gradient, heavy, strict=True):
                 torch.add(total, row, alpha=weight, out=spare)
                 row.copy_(total)
@@ -92,8 +94,8 @@ class SecondLayer:
             # A row is now the sum before its node. The gradient by an entry's factor is its kernel times that.
             (products,) = torch.autograd.grad(changed, factors, gradient.view_as(changed))
             gains.index_add_(0, switched.which, products)
-        (whole,) = torch.autograd.grad(maps, leaf, _named(total.view(1, *maps.shape[2:], maps.shape[1])))
-        mean = _stored(whole)[0] * later
+        (whole,) = torch.autograd.grad(maps, leaf, named(total.view(1, *maps.shape[2:], maps.shape[1])))
+        mean = stored(whole)[0] * later
         # A unit gains what came before it where it was active then, and loses it where it is active from there on.
         return mean.flatten().index_add_(0, switches.switching, -switches.signs * gains).view_as(start)
 
@@ -187,11 +189,3 @@ def _reached(convolution: nn.Conv2d, axis: int, place: int, size: int) -> tuple[
     target = torch.div(moved, stride, rounding_mode="floor")
     fits = (moved % stride == 0) & (target >= 0) & (target < outputs)
     return torch.where(fits, target, -1), outputs
-
-
-def _stored(maps: Tensor) -> Tensor:
-    return maps.permute(0, 2, 3, 1).contiguous()
-
-
-def _named(maps: Tensor) -> Tensor:
-    return maps.permute(0, 3, 1, 2)
