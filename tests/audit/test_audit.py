@@ -1,6 +1,7 @@
 """Audits from probe to verdict, in process."""
 
 import json
+import zlib
 
 import numpy as np
 import pytest
@@ -125,18 +126,25 @@ def test_a_service_that_refuses_steps_and_baselines_is_asked_without() -> None:
     assert np.median(found.distance) < 0.5
 
 
+class Scrambled:
+    """Answers that follow from no rule: each row's own random numbers, the same every time."""
+
+    capabilities = Capabilities(rule="unknown", dtype="float32")
+
+    def explain(self, request: Request) -> Explanation:
+        if request.steps is not None or request.baselines is not None:
+            raise NotPermitted("The service does not take this.")
+        rows = [np.random.default_rng(zlib.crc32(row.tobytes())) for row in request.inputs]
+        return Explanation(np.zeros(len(rows)), np.array([row.normal(size=request.inputs.shape[1]) for row in rows]))
+
+
 def test_a_service_that_stays_unknown_is_not_called_safe() -> None:
-    class Noise:
-        capabilities = Capabilities(rule="unknown", dtype="float32")
-        generator = np.random.default_rng(0)
-
-        def explain(self, request: Request) -> Explanation:
-            return Explanation(np.zeros(len(request.inputs)), self.generator.normal(size=request.inputs.shape))
-
     x, targets = questions()
-    found = audit(Noise(), x, targets)
+    found = audit(Scrambled(), x, targets)
     assert found.judgement.verdict is Verdict.NOT_SHOWN
-    assert found.capabilities is None or found.judgement.share_recovered == 0
+    assert found.capabilities is None
+    assert found.check is None
+    assert found.queries_for_plan == 0
     assert "safe" not in json.dumps(found.record())
 
 

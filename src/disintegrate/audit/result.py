@@ -32,7 +32,7 @@ class AuditResult:
         gradient: the recovered gradient of each input; 0 where it was not observed.
         observed: coordinates that some query told of.
         distance: to the truth, or an upper estimate of it.
-        check: what the gradients were held against.
+        check: what the gradients were held against; None where no plan is known, so that there are none.
         targets: the outputs explained.
         baseline: the service's own, as given or as probed; None for zero.
         queries_for_plan: spent on recovering, over all inputs.
@@ -47,7 +47,7 @@ class AuditResult:
     gradient: Float64[np.ndarray, "n *shape"]
     observed: Bool[np.ndarray, "n *shape"]
     distance: Float64[np.ndarray, " n"]
-    check: Check
+    check: Check | None
     targets: Int[np.ndarray, " n"]
     baseline: Float[np.ndarray, "*shape"] | None
     queries_for_plan: int
@@ -82,7 +82,7 @@ class AuditResult:
             **judgement,
             "weakness": {"framework": "MITRE ATLAS", "id": WEAKNESS},
             "recovered_within": RECOVERED,
-            "check": self.check.value,
+            "check": self.check.value if self.check else None,
             "coordinates": int(np.prod(self.observed.shape[1:])),
             "queries": {
                 "probe": self.probed.queries if self.probed else 0,

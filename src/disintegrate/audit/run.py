@@ -161,7 +161,7 @@ def _executed(
 ) -> AuditResult:
     gradient, observed = np.zeros(inputs.shape), np.zeros(inputs.shape, bool)
     apart, spent = np.full(len(inputs), NO_DIRECTION), {"plan": 0, "check": 0}
-    check = Check.OUTPUTS if truth is None else Check.MODEL
+    check: Check | None = None
     generator = np.random.default_rng(seed)
     if proposal is not None and known.capabilities is not None:
         service, starts = Described(explainer, known.capabilities), _starts(inputs, known.baseline)
@@ -176,7 +176,7 @@ def _executed(
                 if truth is None
                 else against_model(truth[part], found.gradient, found.observed)
             )
-            apart[part] = checked.distance
+            apart[part], check = checked.distance, checked.check
             spent = {"plan": spent["plan"] + found.queries, "check": spent["check"] + checked.queries}
             bar.advance(len(asked[0]))
     return AuditResult(

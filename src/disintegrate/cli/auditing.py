@@ -234,11 +234,13 @@ def _print(found: AuditResult) -> None:
     style = {"leaks": "bold red", "partly": "bold yellow", "not shown": "bold"}[found.judgement.verdict.value]
     console.print(found.judgement.sentence, style=style, highlight=False)
     table = Table(show_header=False, box=SIMPLE_HEAD, pad_edge=False)
-    rows = {"held against": found.check.value, "median distance": f"{found.judgement.median_distance:.2g}",
-            "effective bits of a coordinate": f"{found.judgement.bits:.1f}",
-            "coordinates observed": f"{found.observed.mean():.0%}", "queries spent": str(found.queries)}  # fmt: skip
+    rows = {"queries spent": str(found.queries)}
     if found.capabilities is not None:
-        rows = {"rule": found.capabilities.rule, "steps": str(found.capabilities.own_steps)} | rows
+        rows |= {"rule": found.capabilities.rule, "steps": str(found.capabilities.own_steps)}
+    if found.check is not None:
+        rows |= {"held against": found.check.value, "median distance": f"{found.judgement.median_distance:.2g}",
+                 "effective bits of a coordinate": f"{found.judgement.bits:.1f}",
+                 "coordinates observed": f"{found.observed.mean():.0%}"}  # fmt: skip
     if found.proposal is not None:
         rows["plan"] = f"{found.proposal.way.value}; {found.proposal.measure.exactness.value}"
     for name, value in rows.items():
