@@ -57,6 +57,8 @@ FEW = {"TwoLayerNet": 512, "LeNet": 16, "ResNet18": 8, "VGG-like": 4}
 # Images whose float64 results are computed as well.
 EXACTLY = {"TwoLayerNet": 512, "LeNet": 16, "ResNet18": 8, "VGG-like": 2}
 LOOP_PART, MEMORY_IMAGES = {"VGG-like": 4}, {"VGG-like": 8}
+# Gradients of one measurement of linearity, at least, so far as the largest size permits.
+ONE_MEASUREMENT = 100_000
 SIZES = {"TwoLayerNet": (1_000, 10_000, 100_000, 1_000_000), "LeNet": (1_000, 3_000, 10_000)}
 CURVE_STEPS, CURVE_IMAGES = (1, 3, 10, 30, 100, 400), (1, 4, 16, 64, 256, 1024, 4096)
 
@@ -149,6 +151,12 @@ def in_turns(contestants: dict[str, Callable[[], object]], rounds: int, *, warm:
             if number >= warm:
                 taken[name].append(spent)
     return taken
+
+
+def repeated(run: Callable[[], object], times: int) -> None:
+    """Run it so many times, one after the other."""
+    for _ in range(times):
+        run()
 
 
 def machine() -> dict[str, Callable[[], object]]:
@@ -267,19 +275,23 @@ def linearity(name: str, sizes: tuple[int, ...], *, quick: bool) -> dict[str, An
     of = subject(name, 64)
     runs: dict[str, Callable[[], object]] = {}
     prepared = prepare(of.model, of.inputs, of.targets)
+    calls = {}
     for size in sizes[:2] if quick else sizes:
         many = of.first(size // STEPS)
         zero = torch.zeros_like(many.inputs)
-        runs[str(size)] = partial(integrated_gradients, prepared, many.inputs, zero, many.targets, riemann_right(STEPS))
+        run = partial(integrated_gradients, prepared, many.inputs, zero, many.targets, riemann_right(STEPS))
+        # One call of a millisecond or two tells more of the clock and of what ran before than of the call.
+        calls[str(size)] = 1 if quick else max(1, min(ONE_MEASUREMENT, sizes[-1]) // size)
+        runs[str(size)] = partial(repeated, run, calls[str(size)])
     taken = in_turns(runs, 2 if quick else ROUNDS)
-    median = {size: statistics.median(values) for size, values in taken.items()}
+    median = {size: statistics.median(values) / calls[size] for size, values in taken.items()}
     each = {size: 1e6 * value / int(size) for size, value in median.items()}
     memory = {} if quick else {size: peak_memory(name, int(size) // STEPS, STEPS, "ours", 0) for size in runs}
     counts = np.array([float(size) for size in median])
     line = np.polynomial.Polynomial.fit(counts, np.array(list(median.values())), 1, w=1 / counts)
     off = np.abs(np.array(list(median.values())) / line(counts) - 1)
-    return {"network": name, "microseconds_per_gradient": each, "largest_departure_from_a_line": float(off.max()),
-            "peak_mebibytes": memory}  # fmt: skip
+    return {"network": name, "calls_of_a_measurement": calls, "microseconds_per_gradient": each,
+            "largest_departure_from_a_line": float(off.max()), "peak_mebibytes": memory}  # fmt: skip
 
 
 def curves(*, quick: bool) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -9,13 +11,37 @@ from torch import Tensor, nn
 from disintegrate.errors import InvalidValue
 
 
+@dataclass(frozen=True)
+class Signature:
+    """What a model takes and answers.
+
+    Attributes:
+        shape: of one input.
+        dtype: of the inputs.
+        outputs: their number.
+    """
+
+    shape: torch.Size
+    dtype: torch.dtype
+    outputs: int
+
+
 def check(
     model: nn.Module,
     inputs: Float[Tensor, "n *shape"],
     targets: Int[Tensor, " n"],
     baselines: Float[Tensor, "n *shape"] | None = None,
-) -> None:
+    *,
+    known: Signature | None = None,
+) -> Signature:
     """Refuse what cannot be differentiated.
+
+    Args:
+        model: is asked for its outputs at the first input, unless inputs of this kind are known.
+        inputs: where to differentiate.
+        targets: the output to differentiate for each.
+        baselines: where rays begin.
+        known: what the model was found to take before.
 
     Raises:
         InvalidValue: shapes that do not match, NaN in an input or a baseline, a target that the model lacks.
@@ -32,6 +58,24 @@ def check(
     if not _finite(inputs):
         row = int((~inputs.isfinite()).flatten(1).any(1).nonzero()[0])
         raise InvalidValue("An input holds NaN or infinity.", got=f"row {row}", instead="Give finite inputs.")
+    seen = known if known and (known.shape, known.dtype) == (inputs.shape[1:], inputs.dtype) else _ask(model, inputs)
+    least, most = (int(end) for end in targets.aminmax())
+    if least < 0 or most >= seen.outputs:
+        raise InvalidValue(
+            "A target is not an output of the model.",
+            got=f"targets from {least} to {most}",
+            instead=f"Use 0 to {seen.outputs - 1}.",
+        )
+    if baselines is not None and (baselines.shape != inputs.shape or not _finite(baselines)):
+        raise InvalidValue(
+            "A baseline must have the shape of its input, and no NaN.",
+            got=f"baselines of shape {tuple(baselines.shape)} for inputs of shape {tuple(inputs.shape)}",
+            instead="Use torch.zeros_like(inputs) for the zero baseline.",
+        )
+    return seen
+
+
+def _ask(model: nn.Module, inputs: Float[Tensor, "n *shape"]) -> Signature:
     try:
         with torch.no_grad():
             outputs = model(inputs[:1])
@@ -47,18 +91,7 @@ def check(
             got=f"shape {tuple(outputs.shape)} for one input",
             instead="Wrap it so that it answers [n, classes].",
         )
-    if targets.min() < 0 or targets.max() >= outputs.shape[1]:
-        raise InvalidValue(
-            "A target is not an output of the model.",
-            got=f"targets from {int(targets.min())} to {int(targets.max())}",
-            instead=f"Use 0 to {outputs.shape[1] - 1}.",
-        )
-    if baselines is not None and (baselines.shape != inputs.shape or not _finite(baselines)):
-        raise InvalidValue(
-            "A baseline must have the shape of its input, and no NaN.",
-            got=f"baselines of shape {tuple(baselines.shape)} for inputs of shape {tuple(inputs.shape)}",
-            instead="Use torch.zeros_like(inputs) for the zero baseline.",
-        )
+    return Signature(inputs.shape[1:], inputs.dtype, outputs.shape[1])
 
 
 def check_memory(memory: int) -> None:

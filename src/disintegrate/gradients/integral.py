@@ -79,7 +79,7 @@ def _ready(
     model: nn.Module | Prepared, inputs: Tensor, targets: Tensor, memory: int, baselines: Tensor | None = None
 ) -> Prepared:
     if isinstance(model, Prepared):
-        check(model.model, inputs, targets, baselines)
+        check(model.model, inputs, targets, baselines, known=model.signature)
         return model
-    check(model, inputs, targets, baselines)
-    return Prepared(model, Path.ASKED, None, rows_within(model, inputs, memory))
+    signature = check(model, inputs, targets, baselines)
+    return Prepared(model, Path.ASKED, None, rows_within(model, inputs, memory), signature)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from disintegrate.gradients import plain
 from disintegrate.gradients.along import gradient_at, mean_gradient
-from disintegrate.gradients.checks import check
+from disintegrate.gradients.checks import Signature, check
 from disintegrate.gradients.rewriting import Rewritten, rewrite
 from disintegrate.gradients.tiles import DEFAULT_MEMORY, each_by_one_thread, rows_within, tiles
 from disintegrate.quadrature import Quadrature, midpoint
@@ -55,13 +55,15 @@ class Prepared:
         path: which way was taken.
         rewritten: what computes, where the path is a rewriting.
         rows: points computed together.
-        measured: whether that number was measured to be the best, or is the largest that memory permits.
+        signature: what the model takes and answers.
+        measured: whether that number of rows was measured to be the best, or is the largest that memory permits.
     """
 
     model: nn.Module
     path: Path
     rewritten: Rewritten | None
     rows: int
+    signature: Signature
     measured: bool = False
 
     def gradient(self, inputs: Float[Tensor, "n *shape"], targets: Int[Tensor, " n"]) -> Float[Tensor, "n *shape"]:
@@ -133,9 +135,10 @@ def prepare(
         >>> prepared.path is Path.SPLIT
         True
     """
-    check(model, inputs, targets)
+    signature = check(model, inputs, targets)
     rows = rows_within(model, inputs, memory)
-    candidates = _candidates(model, inputs, rewriting, rows, both=measuring)
+    asis = Prepared(model, Path.ASKED, None, rows, signature)
+    candidates = _candidates(asis, inputs, rewriting, both=measuring)
     first = candidates[0]
     by_ray = first.rewritten is not None and first.rewritten.second is not None
     best = _measured(candidates, inputs, targets) if measuring and not by_ray else first
@@ -145,22 +148,25 @@ def prepare(
     if difference is None:
         return best
     warnings.warn(f"The rewritten model differs from the model ({difference}); it is used as it is.", stacklevel=2)
-    return Prepared(model, Path.DIFFERS, None, rows)
+    return replace(asis, path=Path.DIFFERS)
 
 
-def _candidates(model: nn.Module, inputs: Tensor, rewriting: Rewriting, rows: int, *, both: bool) -> list[Prepared]:
+def _candidates(asis: Prepared, inputs: Tensor, rewriting: Rewriting, *, both: bool) -> list[Prepared]:
     """The rewritten model, for one layout of maps in memory or for both; or the model as it is."""
+    model = asis.model
     refusal = Path.ASKED if rewriting is Rewriting.NONE else _refusal(model)
     if refusal is not None:
-        return [Prepared(model, refusal, None, rows)]
+        return [replace(asis, path=refusal)]
     keep_pooling = rewriting is Rewriting.BEHIND_POOLING
     on_maps = inputs.ndim == 4 and any(isinstance(module, nn.Conv2d) for module in model.modules())
     layouts = ((True, False) if both else (True,)) if on_maps and not keep_pooling else (False,)
     try:
         rewritten = [rewrite(model, inputs, last=last, keep_pooling=keep_pooling) for last in layouts]
     except Exception:  # a model's own code may raise anything when it is traced
-        return [Prepared(model, Path.NOT_TRACED, None, rows)]
-    return [Prepared(model, Path.REWRITTEN if one.beginning is None else Path.SPLIT, one, rows) for one in rewritten]
+        return [replace(asis, path=Path.NOT_TRACED)]
+    return [
+        replace(asis, path=Path.REWRITTEN if one.beginning is None else Path.SPLIT, rewritten=one) for one in rewritten
+    ]
 
 
 def _refusal(model: nn.Module) -> Path | None:
