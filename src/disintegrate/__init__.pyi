@@ -30,6 +30,7 @@ from .explainers import (
     Request,
     Wire,
     Wired,
+    from_captum,
 )
 from .gradients import Path, Prepared, Rewriting, integrated_gradients, prepare, vanilla_gradient
 from .kriging import krige, predicted_distance
@@ -130,6 +131,7 @@ __all__ = [
     "estimate",
     "exact_integrated_gradients",
     "exact_recovery",
+    "from_captum",
     "gauss_legendre",
     "integrated_gradients",
     "krige",

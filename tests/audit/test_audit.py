@@ -49,6 +49,7 @@ def test_free_steps_leak_by_one_query_whichever_way_it_is_checked(known: bool) -
     assert found.judgement.queries_per_gradient == 1
     assert found.queries == sum(len(request.inputs) for request in service.requests)
     assert found.queries_for_check == (0 if known else 9 * len(x))
+    assert found.queries_for_choice == (0 if known else 9 * 4)  # a look for kinks at a few of the inputs
     assert (found.judgement.bits > 20) is known
 
 
@@ -105,7 +106,7 @@ def test_an_unknown_service_is_probed_first() -> None:
     # the same findings may be used again
     before = service.queries
     again = audit(service, x, targets, probed=found.probed)
-    assert service.queries - before == again.queries_for_plan + again.queries_for_check
+    assert service.queries - before == again.queries - found.probed.queries
 
 
 class Refusing(Unknown):

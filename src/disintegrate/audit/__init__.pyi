@@ -1,11 +1,16 @@
 from .changes import Change, changes
 from .checking import Check, Checked, against_model, against_outputs
+from .choosing import Choice, Tried, choose
 from .faithfulness import Faithfulness, exact_attributions, faithfulness
+from .knowing import first_look
+from .log import LogAudit, audit_log
+from .log_file import Log, read_log
 from .result import AuditResult
 from .run import audit
 from .sarif import sarif
 from .stopping import Stop, what_stops
 from .verdict import RECOVERED, Judgement, Verdict, judge
+from .word import Said
 
 __all__ = [
     "RECOVERED",
@@ -13,17 +18,26 @@ __all__ = [
     "Change",
     "Check",
     "Checked",
+    "Choice",
     "Faithfulness",
     "Judgement",
+    "Log",
+    "LogAudit",
+    "Said",
     "Stop",
+    "Tried",
     "Verdict",
     "against_model",
     "against_outputs",
     "audit",
+    "audit_log",
     "changes",
+    "choose",
     "exact_attributions",
     "faithfulness",
+    "first_look",
     "judge",
+    "read_log",
     "sarif",
     "what_stops",
 ]

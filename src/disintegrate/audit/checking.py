@@ -17,12 +17,14 @@ from enum import Enum
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int
 
+from disintegrate.errors import BadAnswer
 from disintegrate.explainers.protocol import Explainer, Request
+from disintegrate.explainers.wire import Wire
 from disintegrate.metrics import NO_DIRECTION, distance
 from disintegrate.probe.digits import grain
 
 # A step is so long that the output moves by so many units of its resolution, but no longer than a share of the input.
-UNITS, LONGEST = 1000.0, 0.02
+UNITS, LONGEST = 100.0, 0.02
 # One in twenty: how often the true error may exceed the upper estimate.
 ONE_SIDED_95 = -1.645
 # A float32 network's outputs are right to so many units of roundoff.
@@ -62,6 +64,30 @@ def against_model(
     return Checked(np.where(seen, apart, NO_DIRECTION), Check.MODEL, 0)
 
 
+@dataclass(frozen=True, eq=False)
+class Differences:
+    """A service's outputs at pairs of points about each input, which a gradient must predict.
+
+    Attributes:
+        moved: the difference of the two points of each pair, as they were sent.
+        seen: the difference of the outputs.
+        queries: spent on them.
+    """
+
+    moved: Float64[np.ndarray, "steps n d"]
+    seen: Float64[np.ndarray, "steps n"]
+    queries: int
+
+    def distance(self, gradient: Float[np.ndarray, "n *shape"]) -> Float64[np.ndarray, " n"]:
+        """An upper estimate of each gradient's distance to the true one, on the coordinates that were moved."""
+        slope = gradient.reshape(len(gradient), -1)
+        foretold = (self.moved * slope).sum(2)
+        error = np.sqrt(((self.seen - foretold) ** 2).sum(0) / _low_quantile(len(self.seen)))
+        size = np.sqrt(np.maximum((self.seen**2).mean(0), 1e-300))
+        told = (slope * self.moved.any(0)).any(1)
+        return np.where(told, np.minimum(error / size, NO_DIRECTION), NO_DIRECTION)
+
+
 def against_outputs(
     explainer: Explainer,
     inputs: Float[np.ndarray, "n *shape"],
@@ -77,29 +103,66 @@ def against_outputs(
     Raises:
         BadAnswer: the service tells no outputs.
     """
+    found = differences(explainer, inputs, targets, gradient, observed, generator, steps=steps)
+    return Checked(found.distance(gradient), Check.OUTPUTS, found.queries)
+
+
+def differences(
+    explainer: Explainer,
+    inputs: Float[np.ndarray, "n *shape"],
+    targets: Int[np.ndarray, " n"],
+    gradient: Float[np.ndarray, "n *shape"],
+    observed: Bool[np.ndarray, "n *shape"],
+    generator: np.random.Generator,
+    *,
+    steps: int = 4,
+) -> Differences:
+    """Ask the outputs at `2 * steps` points about each input, as far from it as a gradient of that size calls for."""
     flat, known = (array.reshape(len(inputs), -1).astype(np.float64) for array in (inputs, observed))
     slope = gradient.reshape(len(inputs), -1) * known
     signs = generator.choice((-1.0, 1.0), (steps, *flat.shape)) * known
     begin = _outputs(explainer, inputs, targets)
-    wire = explainer.capabilities.wire
-    resolution = grain(begin, wire) / np.sqrt(12) + ROUNDING_OF_OUTPUTS * np.abs(begin) + wire.noise
-    size = np.linalg.norm(slope, axis=1)
-    longest = LONGEST * np.maximum(np.abs(flat).mean(1), 1e-12)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        step = np.minimum(UNITS * resolution / size, longest)
-    step = np.where(np.isfinite(step) & (step > 0), step, longest)
+    if not np.isfinite(begin).all():
+        raise BadAnswer(
+            "The service tells no outputs, so no recovered gradient can be held against them.",
+            got=f"{int((~np.isfinite(begin)).sum())} outputs that are no numbers",
+            instead="Give the model, or an explainer that answers outputs too.",
+        )
+    step = steps_about(inputs, begin, slope, explainer.capabilities.wire)
     dtype = np.dtype(explainer.capabilities.dtype or inputs.dtype)
-    seen, foretold = np.zeros((2, steps, len(inputs)))
+    bounds = explainer.capabilities.smallest_value, explainer.capabilities.largest_value
+    seen, moved = np.zeros((steps, len(inputs))), np.zeros((steps, *flat.shape))
     for number, sign in enumerate(signs):
-        ends = [(flat + way * step[:, None] * sign).astype(dtype) for way in (1, -1)]
+        ends = [np.clip(flat + way * step[:, None] * sign, *bounds).astype(dtype) for way in (1, -1)]
         outputs = [_outputs(explainer, end.reshape(inputs.shape), targets) for end in ends]
         seen[number] = outputs[0] - outputs[1]
-        # by what was sent, after rounding
-        foretold[number] = ((ends[0].astype(np.float64) - ends[1]) * slope).sum(1)
-    error = np.sqrt(((seen - foretold) ** 2).sum(0) / _low_quantile(steps))
-    moved = np.sqrt(np.maximum((seen**2).mean(0), 1e-300))
-    upper = np.where(size > 0, np.minimum(error / moved, NO_DIRECTION), NO_DIRECTION)
-    return Checked(upper, Check.OUTPUTS, (2 * steps + 1) * len(inputs))
+        # what was sent, after rounding
+        moved[number] = ends[0].astype(np.float64) - ends[1]
+    return Differences(moved, seen, (2 * steps + 1) * len(inputs))
+
+
+def resolution_of(outputs: Float64[np.ndarray, " n"], wire: Wire) -> Float64[np.ndarray, " n"]:
+    """How far outputs may be from exact ones: the wire's rounding, and that of a float32 network."""
+    # an output that happens to be small is a difference of as large numbers as the others
+    size = np.maximum(np.abs(outputs), np.median(np.abs(outputs)))
+    found: Float64[np.ndarray, " n"] = grain(outputs, wire) / np.sqrt(12) + ROUNDING_OF_OUTPUTS * size + wire.noise
+    return found
+
+
+def steps_about(
+    inputs: Float[np.ndarray, "n *shape"],
+    outputs: Float64[np.ndarray, " n"],
+    slope: Float64[np.ndarray, "n *size"],
+    wire: Wire,
+) -> Float64[np.ndarray, " n"]:
+    """How long a step of each coordinate is that moves an output by enough of what the wire can carry."""
+    resolution = resolution_of(outputs, wire)
+    size = np.linalg.norm(slope.reshape(len(slope), -1), axis=1)
+    longest = LONGEST * np.maximum(np.abs(inputs.reshape(len(inputs), -1).astype(np.float64)).mean(1), 1e-12)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        step = np.minimum(UNITS * resolution / size, longest)
+    found: Float64[np.ndarray, " n"] = np.where(np.isfinite(step) & (step > 0), step, longest)
+    return found
 
 
 def _outputs(

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64, Int
 
 from disintegrate.audit.checking import Check
+from disintegrate.audit.choosing import Choice
 from disintegrate.audit.verdict import RECOVERED, Judgement
 from disintegrate.explainers.protocol import Capabilities
 from disintegrate.planner import Proposal
@@ -38,6 +39,11 @@ class AuditResult:
         queries_for_plan: spent on recovering, over all inputs.
         queries_for_check: spent on checking.
         seed: of the directions drawn.
+        queries_for_choice: spent on bounds of the steps, on trying plans where several rules were possible, and on
+            looking for kinks at the inputs.
+        choice: the rule that was taken where none is known.
+        moved_by: how far each coordinate was moved off a kink of the outputs, root mean square; 0 for not at all.
+        notes: what a reader of the verdict must know beside it, each a sentence.
     """
 
     judgement: Judgement
@@ -53,11 +59,16 @@ class AuditResult:
     queries_for_plan: int
     queries_for_check: int
     seed: int
+    queries_for_choice: int = 0
+    choice: Choice | None = None
+    moved_by: float = 0.0
+    notes: tuple[str, ...] = ()
 
     @property
     def queries(self) -> int:
         """All that were spent."""
-        return self.queries_for_plan + self.queries_for_check + (self.probed.queries if self.probed else 0)
+        before = self.queries_for_choice + (self.probed.queries if self.probed else 0)
+        return before + self.queries_for_plan + self.queries_for_check
 
     def record(self) -> dict[str, Any]:
         """As plain values for JSON.
@@ -80,18 +91,22 @@ class AuditResult:
             "kind": "audit",
             "verdict": self.judgement.verdict.value,
             **judgement,
+            "notes": list(self.notes),
             "weakness": {"framework": "MITRE ATLAS", "id": WEAKNESS},
             "recovered_within": RECOVERED,
             "check": self.check.value if self.check else None,
+            "moved_by": self.moved_by,
             "coordinates": int(np.prod(self.observed.shape[1:])),
             "queries": {
                 "probe": self.probed.queries if self.probed else 0,
+                "choice": self.queries_for_choice,
                 "plan": self.queries_for_plan,
                 "check": self.queries_for_check,
                 "all": self.queries,
             },
             "service": _service(self.capabilities) if self.capabilities else None,
             "probe": self.probed.record() if self.probed else None,
+            "choice": self.choice.record() if self.choice else None,
             "plan": _plan(self.proposal) if self.proposal else None,
             "inputs": [
                 {"target": target, "distance": apart, "queries": per_input, "observed": observed}

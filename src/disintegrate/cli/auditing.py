@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import json
-import math
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from disintegrate.cli.planning import capabilities_of
-from disintegrate.cli.root import Bars, app, bars, errors, names_endpoint
+from disintegrate.cli.audit_log import audited_log, print_log
+from disintegrate.cli.audit_targets import Asked, Paid, Subject, Words, subject_of
+from disintegrate.cli.root import Bars, app, bars
+from disintegrate.cli.settings_file import read_flags
+from disintegrate.errors import InvalidValue
 
 if TYPE_CHECKING:
-    import numpy as np
-    from torch import nn
-
-    from disintegrate import AuditResult, Explainer, Output, ProbeResult
+    from disintegrate import AuditResult
     from disintegrate.audit import Stop
 
-LEAK, EXAMPLES = 3, 4
+LEAK = 3
 # Inputs at which each change is tried.
 REMEDIED = 32
 # The verdicts that fail, for each choice of `--fail-on`.
@@ -47,28 +45,37 @@ class InDoubt(StrEnum):
     ASK = "ask"
 
 
-@dataclass(frozen=True, eq=False)
-class _Subject:
-    """What is audited."""
-
-    explainer: Explainer
-    inputs: np.ndarray
-    targets: np.ndarray
-    model: nn.Module | None = None
-    probed: ProbeResult | None = None
-
-
 @app.command()
 def audit(
     target: Annotated[
-        str,
+        str | None,
         typer.Argument(
             metavar="TARGET",
-            help="An endpoint, such as kserve+http://127.0.0.1:8080/v1/models/lenet, a model file, or a network.",
+            help="An endpoint, such as kserve+http://127.0.0.1:8080/v1/models/lenet, a model file, a network, "
+            "captum:package.module:function, or with --log the model behind it, if it is at hand.",
         ),
-    ],
+    ] = None,
     inputs: Annotated[
-        Path | None, typer.Option(help="Inputs: .npy, .npz, .safetensors or .csv. [default: digits of MNIST]")
+        Path | None,
+        typer.Option(
+            help="Inputs: .npy, .npz, .safetensors, .parquet, .csv, or a folder of images. [default: digits of MNIST]"
+        ),
+    ] = None,
+    columns: Annotated[str | None, typer.Option(help="Columns of a table, such as a,b,c. [default: all]")] = None,
+    normalise: Annotated[
+        str | None, typer.Option(help="Images: mean and deviation of pixels in [0, 1], such as 0.1307,0.3081.")
+    ] = None,
+    settings: Annotated[
+        Path | None,
+        typer.Option(
+            help="A TOML file of these options, such as budget = 5; flags win over it.",
+            is_eager=True,
+            callback=read_flags,
+        ),
+    ] = None,
+    log: Annotated[
+        Path | None,
+        typer.Option(help="Ask nothing: what gives this log away? .jsonl, .npz or .parquet of explanations."),
     ] = None,
     images: Annotated[int, typer.Option(help="So many of the inputs.", min=1)] = 100,
     output: Annotated[int, typer.Option(help="The output that an endpoint explains.", min=0)] = 0,
@@ -84,11 +91,17 @@ def audit(
     ] = InDoubt.LEAVE,
     architecture: Annotated[str | None, typer.Option(help="Model: what weights are for.")] = None,
     trust_model: Annotated[bool, typer.Option("--trust-model", help="Model: load a file that could run code.")] = False,
-    rule: Annotated[str, typer.Option(help="Model: the rule of its service, or the library.")] = "captum",
-    steps: Annotated[str | None, typer.Option(help="Model: steps that callers may set, such as 50 or 20-100.")] = None,
-    baseline: Annotated[bool, typer.Option(help="Model: whether callers may set a baseline.")] = False,
-    probabilities: Annotated[bool, typer.Option(help="Model: explain probabilities, behind a softmax.")] = False,
-    digits: Annotated[int | None, typer.Option(help="Model: significant digits of answers. [default: all]")] = None,
+    rule: Annotated[
+        str | None, typer.Option(help="The service's rule, or its library. [default: captum, or an endpoint's probe]")
+    ] = None,
+    steps: Annotated[
+        str | None, typer.Option(help="Steps that its callers may set, such as 20-100; 50: they may not.")
+    ] = None,
+    baseline: Annotated[bool | None, typer.Option(help="Whether its callers may set a baseline.")] = None,
+    probabilities: Annotated[
+        bool | None, typer.Option("--probabilities/--logits", help="What it explains; a model gets a softmax.")
+    ] = None,
+    digits: Annotated[int | None, typer.Option(help="Significant digits of its answers. [default: all]")] = None,
     fail_on: Annotated[FailOn, typer.Option(help="Exit with 3 from this verdict on.")] = FailOn.PARTLY,
     remedies: Annotated[bool, typer.Option(help="Try what stops it, at a few of the inputs.")] = True,
     out: Annotated[Path | None, typer.Option(help="Write the record here.")] = None,
@@ -98,112 +111,75 @@ def audit(
 ) -> None:
     """Say whether an endpoint that you own gives its model's gradients away, by which queries.
 
-    A model is audited behind a service of its own with the settings given. Exit code 3 where it leaks.
+    A model is audited behind a service of its own with the settings given; what they say of an endpoint is confirmed,
+    and what they do not say probed. Exit code 3 where it leaks.
     """
+    if log is not None:
+        found_there = audited_log(log, target, rule, steps, architecture, trust_model)
+        record = {"target": str(log), **found_there.record()}
+        _write(record, out, sarif, as_json)
+        if not as_json:
+            print_log(found_there)
+        _end(record, fail_on)
+    if target is None:
+        raise InvalidValue("There is nothing to audit.", got="no TARGET", instead="Name an endpoint, a model or --log.")
     from disintegrate import audit as run
-    from disintegrate.audit import sarif as as_sarif
-    from disintegrate.files import write_atomically
 
+    asked = Asked(inputs, images, _listed(columns), _pair(normalise))
+    words, paid = Words(rule, steps, baseline, probabilities, digits), Paid(key_file, journal, in_doubt.value)
     with ExitStack() as held, bars() as progress:
-        if names_endpoint(target):
-            subject = _endpoint(target, inputs, images, output, key_file, journal, in_doubt, seed, held, progress)
-        else:
-            served = (rule, steps, baseline, probabilities, digits)
-            subject = _model(target, inputs, images, architecture, trust_model, served)
+        subject = subject_of(target, asked, words, output, paid, architecture, trust_model, seed, held, progress)
         found = run(
             subject.explainer, subject.inputs, subject.targets, model=subject.model, probed=subject.probed,
-            budget=budget, seed=seed, progress=progress,
+            said=subject.said, budget=budget, seed=seed, progress=progress,
         )  # fmt: skip
         stops = () if not remedies else _remedies(subject, found, budget, seed, progress)
     record = {"target": target, **found.record(), "what_stops_it": [stop.record() for stop in stops]}
+    _write(record, out, sarif, as_json)
+    if not as_json:
+        _print(found)
+        _print_remedies(stops)
+    _end(record, fail_on)
+
+
+def _write(record: dict[str, Any], out: Path | None, sarif: Path | None, as_json: bool) -> None:
+    from disintegrate.audit import sarif as as_sarif
+    from disintegrate.files import write_atomically
+
     if out is not None:
         write_atomically(out, (json.dumps(record, indent=1) + "\n").encode())
     if sarif is not None:
-        write_atomically(sarif, (json.dumps(as_sarif(record, target), indent=1) + "\n").encode())
+        write_atomically(sarif, (json.dumps(as_sarif(record, record["target"]), indent=1) + "\n").encode())
     if as_json:
         print(json.dumps(record))
-    else:
-        _print(found)
-        _print_remedies(stops)
-    if found.judgement.verdict.value in FAILING[fail_on.value]:
+
+
+def _end(record: dict[str, Any], fail_on: FailOn) -> NoReturn:
+    """Exit as the verdict says."""
+    if record["verdict"] in FAILING[fail_on.value]:
         raise typer.Exit(LEAK)
+    raise typer.Exit
 
 
-def _endpoint(
-    target: str,
-    inputs: Path | None,
-    images: int,
-    output: int,
-    key_file: Path | None,
-    journal: Path | None,
-    in_doubt: InDoubt,
-    seed: int,
-    held: ExitStack,
-    progress: Bars,
-) -> _Subject:
-    import numpy as np
-
-    from disintegrate import probe
-    from disintegrate.clients import Doubt, Journal, Retrying, careful, connect, read_credentials
-
-    remote = held.enter_context(connect(target, credentials=read_credentials(key_file)))
-    asked = _asked(inputs, images, None)
-    targets = np.full(len(asked), output)
-    # a probe asks questions twice on purpose, which a journal would not let out
-    found = probe(Retrying(remote), asked[:EXAMPLES], targets[:EXAMPLES], seed=seed, progress=progress)
-    service: Explainer = Retrying(remote)
-    if journal is not None:
-        kept = held.enter_context(Journal(journal))
-        service = careful(remote, kept, target, in_doubt=Doubt(in_doubt.value))
-        counts = kept.counts()
-        if counts.answered or counts.in_doubt:
-            note = f"The journal holds {counts.answered} answers; {counts.in_doubt} queries are in doubt."
-            errors.print(note)
-    return _Subject(service, asked, targets, probed=found)
+def _listed(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(part.strip() for part in text.split(","))
 
 
-def _model(
-    target: str,
-    inputs: Path | None,
-    images: int,
-    architecture: str | None,
-    trust: bool,
-    served: tuple[str, str | None, bool, bool, int | None],
-) -> _Subject:
-    import torch
-    from torch import nn
-
-    from disintegrate import LocalExplainer, Wire, Wired, load_model
-
-    rule, steps, baseline, probabilities, digits = served
-    loaded = load_model(target, architecture=architecture, trust=trust)
-    model = nn.Sequential(loaded.module, nn.Softmax(1)).eval() if probabilities else loaded.module
-    wire = Wire(significant_digits=digits)
-    allowed = capabilities_of(rule, steps, baseline=baseline, furthest=math.inf, dtype="float32", wire=Wire())
-    asked = _asked(inputs, images, loaded.input_shape)
-    with torch.no_grad():
-        targets = model(torch.tensor(asked)).argmax(1).numpy()
-    local = LocalExplainer(model, replace(allowed, output=_output(probabilities)))
-    return _Subject(Wired(local, wire) if digits is not None else local, asked, targets, model)
+def _pair(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        mean, deviation = (float(part) for part in text.split(","))
+    except ValueError:
+        mean = deviation = 0.0
+    if not deviation > 0:
+        raise InvalidValue(
+            "Images are normalised by a mean and a deviation.", got=repr(text), instead="Use --normalise 0.1307,0.3081."
+        )
+    return mean, deviation
 
 
-def _output(probabilities: bool) -> Output:
-    from disintegrate import Output
-
-    return Output.PROBABILITIES if probabilities else Output.LOGITS
-
-
-def _asked(inputs: Path | None, images: int, shape: tuple[int, ...] | None) -> np.ndarray:
-    from disintegrate.audit.inputs import read_inputs
-
-    if inputs is not None:
-        return read_inputs(inputs, shape)[:images]
-    from disintegrate.paper import mnist
-
-    return mnist.load("test").first(images).normalised()
-
-
-def _remedies(subject: _Subject, found: AuditResult, budget: int, seed: int, progress: Bars) -> tuple[Stop, ...]:
+def _remedies(subject: Subject, found: AuditResult, budget: int, seed: int, progress: Bars) -> tuple[Stop, ...]:
     from disintegrate.audit import what_stops
 
     if found.capabilities is None:
@@ -233,6 +209,8 @@ def _print(found: AuditResult) -> None:
     console = Console()
     style = {"leaks": "bold red", "partly": "bold yellow", "not shown": "bold"}[found.judgement.verdict.value]
     console.print(found.judgement.sentence, style=style, highlight=False)
+    for note in found.notes:
+        console.print(note, highlight=False)
     table = Table(show_header=False, box=SIMPLE_HEAD, pad_edge=False)
     rows = {"queries spent": str(found.queries)}
     if found.capabilities is not None:

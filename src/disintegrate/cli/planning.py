@@ -90,16 +90,21 @@ def capabilities_of(
     rule_named(name)
     if steps is None:
         steps = str(preset.steps) if preset else "1-100"
-    fewest, _, most = steps.partition("-")
-    if not fewest.isdigit() or not (most or fewest).isdigit():
-        raise InvalidValue("Steps are a number, or two.", got=repr(steps), instead="Use --steps 50, or --steps 20-100.")
+    fewest, most = steps_of(steps)
     if dtype not in DTYPES or (wire.dtype or dtype) not in DTYPES:
         raise UnknownName(
             "There is no such type.", got=wire.dtype or dtype, instead=f"Choose from {', '.join(DTYPES)}."
         )
-    return Capabilities(
-        name, int(fewest), int(most or fewest), baseline=baseline, dtype=dtype, furthest=furthest, wire=wire
-    )
+    return Capabilities(name, fewest, most, baseline=baseline, dtype=dtype, furthest=furthest, wire=wire)
+
+
+def steps_of(text: str) -> tuple[int, int]:
+    """The fewest and the most steps that an option names, such as 50 or 20-100."""
+    fewest, _, most = text.partition("-")
+    most = most or fewest
+    if not fewest.isdigit() or not most.isdigit() or not 1 <= int(fewest) <= int(most):
+        raise InvalidValue("Steps are a number, or two.", got=repr(text), instead="Use --steps 50, or --steps 20-100.")
+    return int(fewest), int(most)
 
 
 def _print_proposal(found: Proposal) -> None:

@@ -1,3 +1,4 @@
+from .captum import CaptumExplainer, from_captum
 from .local import LocalExplainer, usable_device
 from .protocol import Capabilities, Explainer, Explanation, Output, Request
 from .wire import Wire
@@ -5,6 +6,7 @@ from .wrappers import Deaf, Recording, Remembering, Wired
 
 __all__ = [
     "Capabilities",
+    "CaptumExplainer",
     "Deaf",
     "Explainer",
     "Explanation",
@@ -15,5 +17,6 @@ __all__ = [
     "Request",
     "Wire",
     "Wired",
+    "from_captum",
     "usable_device",
 ]

@@ -22,10 +22,25 @@ def made_by(name: str) -> nn.Module:
         UnknownName: there is no such module or function.
         InvalidValue: it does not make a torch module.
     """
-    module_name, found, function_name = name.removeprefix(PREFIX).partition(":")
+    made = called(name, PREFIX)
+    if not isinstance(made, nn.Module):
+        raise InvalidValue(
+            f"{name} must make a torch module.", got=type(made).__name__, instead="Return an nn.Module from it."
+        )
+    return made.eval()
+
+
+def called(name: str, prefix: str) -> object:
+    """What the user's own function returns whose name stands behind a prefix, as `package.module:function`.
+
+    Raises:
+        UnknownName: there is no such module or function.
+        InvalidValue: the name is none, or the function does not run.
+    """
+    module_name, found, function_name = name.removeprefix(prefix).partition(":")
     if not found or not module_name or not function_name:
         raise InvalidValue(
-            "A factory is a module and a function.", got=repr(name), instead=f"Use {PREFIX}package.module:function."
+            "A factory is a module and a function.", got=repr(name), instead=f"Use {prefix}package.module:function."
         )
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)
@@ -35,9 +50,11 @@ def made_by(name: str) -> nn.Module:
         raise UnknownName(
             "There is no such function.", got=f"{name!r} ({error})", instead="Check the name and the current folder."
         ) from None
-    made = make()
-    if not isinstance(made, nn.Module):
+    try:
+        return make()
+    except Exception as error:
         raise InvalidValue(
-            f"{name} must make a torch module.", got=type(made).__name__, instead="Return an nn.Module from it."
-        )
-    return made.eval()
+            f"The function of {name} does not run.",
+            got=f"{type(error).__name__}: {str(error)[:150]}",
+            instead="Call it without arguments in Python to see where it fails.",
+        ) from error

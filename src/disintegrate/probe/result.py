@@ -70,6 +70,7 @@ class ProbeResult:
         values: the smallest and the largest coordinate that it took.
         queries: rows that were asked, refused ones included.
         refused_values: whether it refused a coordinate further out.
+        possible: rules that the answers leave where they do not settle on one.
     """
 
     rules: Finding[tuple[NamedRule, ...]]
@@ -82,6 +83,7 @@ class ProbeResult:
     values: Finding[tuple[float, float]]
     queries: int
     refused_values: bool = False
+    possible: tuple[NamedRule, ...] = ()
 
     def capabilities(self) -> Capabilities:
         """What the service lets its callers do, as the plans need it.

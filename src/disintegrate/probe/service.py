@@ -15,7 +15,7 @@ from disintegrate.probe import baseline as baselines
 from disintegrate.probe.asking import Asker, Spent
 from disintegrate.probe.explore import Verdict, explore
 from disintegrate.probe.ray import Origin, Ray, first_kink
-from disintegrate.probe.result import Baseline, Finding, Override, ProbeResult
+from disintegrate.probe.result import Baseline, Finding, NamedRule, Override, ProbeResult
 from disintegrate.probe.siblings import Siblings
 from disintegrate.probe.steer import steered
 from disintegrate.progress import SILENT, Progress
@@ -33,6 +33,8 @@ FAR, FAR_ENOUGH = 1000.0, 100.0
 CLASSES, LIVELY = 4, 0.02
 # How far from the service's own baseline rays begin where another may be sent, in units of the inputs' spread.
 ASIDE = 0.5
+# Steps that are asked to see whether a caller may set them.
+STEPS = (3, 7, 50, 64)
 NOT_ASKED = "the budget did not reach so far"
 
 
@@ -45,6 +47,8 @@ def probe(
     candidates: Mapping[str, Float[np.ndarray, "*shape"]] | None = None,
     dtype: str | None = None,
     seed: int = 0,
+    steps: tuple[int, ...] = STEPS,
+    naming: bool = True,
     progress: Progress = SILENT,
 ) -> ProbeResult:
     """Find out what stands behind an explainer: rule, steps, baseline, outputs, digits, and what callers may set.
@@ -60,6 +64,8 @@ def probe(
         candidates: points that may be the service's baseline, by name, beside zero and the mean of the inputs.
         dtype: the type in which points are sent; None for that of the inputs.
         seed: for the directions that are drawn.
+        steps: what is asked to see whether the service takes a caller's: two, and more where some were refused.
+        naming: whether to look for the rule, which takes most of the queries.
         progress: where to show the queries spent.
 
     Raises:
@@ -86,7 +92,7 @@ def probe(
         "mean of the inputs": inputs.mean(0, dtype=inputs.dtype).ravel().astype(np.float64),
     }
     points |= {name: np.asarray(point, np.float64).ravel() for name, point in (candidates or {}).items()}
-    return _Session(asker, flat, targets, points, np.random.default_rng(seed)).run()
+    return _Session(asker, flat, targets, points, np.random.default_rng(seed), steps).run(naming)
 
 
 class _Session:
@@ -99,8 +105,10 @@ class _Session:
         targets: Int[np.ndarray, " n"],
         candidates: Mapping[str, Float64[np.ndarray, " d"]],
         generator: np.random.Generator,
+        steps: tuple[int, ...],
     ) -> None:
         self.asker = asker
+        self.steps = steps
         self.inputs = inputs
         self.targets = targets
         self.target = int(targets[0])
@@ -113,14 +121,14 @@ class _Session:
             steps_override=unknown, baseline_override=unknown, values=unknown, queries=0,
         )  # fmt: skip
 
-    def run(self) -> ProbeResult:
+    def run(self, naming: bool) -> ProbeResult:
         """All steps in order; the budget may end in any of them."""
         try:
             self._repeat()
             self._baseline_override()
             self._steps_override()
             origin = self._baseline()
-            if origin is not None:
+            if origin is not None and naming:
                 self._rule(origin)
         except Spent:
             pass
@@ -171,8 +179,8 @@ class _Session:
     def _steps_override(self) -> None:
         answers: dict[int, Float64[np.ndarray, " d"]] = {}
         refused: list[int] = []
-        for steps in (3, 7, 50):
-            if len(answers) == 2 or (steps == 50 and answers):
+        for number, steps in enumerate(self.steps):
+            if len(answers) == 2 or (number >= 3 and not answers):
                 break
             try:
                 answers[steps] = self.asker.ask(self.inputs[:1], self.target, steps=steps).attribution[0]
@@ -267,7 +275,8 @@ class _Session:
             ray, near = steered(ray, bracket)
             reserve = RESERVE_FEW_STEPS if steps_honoured else RESERVE
             verdict = explore(ray, near, reserve=reserve, generator=self.generator)
-        self._found(rules=Finding(None, verdict.evidence))
+        possible = tuple(NamedRule(*member) for fit in verdict.fits for member in fit.pattern.members)
+        self._found(rules=Finding(None, verdict.evidence), possible=possible)
         judged = [row for row, scale in zip(ray.raw, ray.scales, strict=True) if scale <= verdict.cap * (1 + 1e-9)]
         if verdict.decided and self._begins_there(origin, judged):
             siblings = Siblings(

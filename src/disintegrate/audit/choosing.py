@@ -1,0 +1,216 @@
+"""Which plan to take where several rules are possible: each is tried at a few inputs; the outputs judge."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from disintegrate.audit.checking import Differences, differences
+from disintegrate.audit.described import Described
+from disintegrate.errors import InvalidValue, NotPermitted
+from disintegrate.estimate import carry_out
+from disintegrate.explainers.protocol import Capabilities, Explainer, Explanation, Request
+from disintegrate.explainers.wrappers import Remembering
+from disintegrate.kriging import krige
+from disintegrate.noise import noise_of
+from disintegrate.planner import Proposal, Way, propose
+from disintegrate.probe.result import NamedRule
+from disintegrate.quadrature import Quadrature
+from disintegrate.rules import PRESETS, RULES, rule_named
+from disintegrate.walk import Walk
+
+# The most rules with fixed steps that are tried; where all is fixed, what their plans make of the same answers differs
+# little (`studies/floor.py`).
+MOST_TRIED = 24
+# Where nothing else is known of fixed steps, beside what the libraries have.
+USUAL_STEPS = 50
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One possible rule, and how its plan did.
+
+    Attributes:
+        rule: its name.
+        steps: the service's own, if it has this rule and fixes them; None where callers set them.
+        distance: median upper estimate of the distance between recovered and true gradients.
+    """
+
+    rule: str
+    steps: int | None
+    distance: float
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """The rule whose plan the service's outputs bear out best.
+
+    Attributes:
+        capabilities: with that rule.
+        tried: all that were tried, the best first.
+        queries: spent on it.
+    """
+
+    capabilities: Capabilities
+    tried: tuple[Tried, ...]
+    queries: int
+
+    def record(self) -> dict[str, Any]:
+        """As plain values for JSON."""
+        tried = [{"rule": each.rule, "steps": each.steps, "distance": each.distance} for each in self.tried]
+        return {"tried": tried, "queries": self.queries}
+
+    @property
+    def sentence(self) -> str:
+        """What was chosen, and that it is not known."""
+        best = self.tried[0]
+        steps = "" if best.steps is None else f" with {best.steps} steps"
+        rules = "1 rule was" if len(self.tried) == 1 else f"{len(self.tried)} rules were"
+        return (
+            f"The service's rule is not known. {rules} tried at a few inputs, and the plan for {best.rule}{steps} "
+            "predicted the service's outputs best; the verdict rests on outputs, not on the rule's name."
+        )
+
+
+class _Counting:
+    """Counts the rows that go out."""
+
+    def __init__(self, explainer: Explainer) -> None:
+        self._explainer = explainer
+        self.queries = 0
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._explainer.capabilities
+
+    def explain(self, request: Request) -> Explanation:
+        self.queries += len(request.inputs)
+        return self._explainer.explain(request)
+
+
+def choose(
+    explainer: Explainer,
+    inputs: Float[np.ndarray, "n *shape"],
+    targets: Int[np.ndarray, " n"],
+    possible: Iterable[Capabilities],
+    *,
+    starts: Float[np.ndarray, "n *shape"],
+    budget: int,
+    seed: int = 0,
+) -> Choice:
+    """Execute the best plan for each of several possible services at a few inputs, and hold each against the outputs.
+
+    Services whose steps are fixed are asked the same points, each once. A plan that the service refuses is left out.
+
+    Args:
+        explainer: the service.
+        inputs: a few of those to audit.
+        targets: the output to explain for each.
+        possible: what the service may be.
+        starts: the service's own baseline, for each input.
+        budget: the most queries for one gradient.
+        seed: for the directions of the small steps.
+
+    Raises:
+        InvalidValue: nothing that is possible has a plan that the service takes.
+        BadAnswer: the service tells no outputs.
+
+    Example:
+        >>> from torch import nn
+        >>> from disintegrate import LocalExplainer
+        >>> model = nn.Sequential(nn.Linear(9, 20), nn.ReLU(), nn.Linear(20, 2))
+        >>> service = LocalExplainer(model, Capabilities("midpoint"))
+        >>> x = np.random.default_rng(0).normal(size=(3, 9)).astype(np.float32)
+        >>> rules = [Capabilities(rule, baseline=False) for rule in ("riemann_right", "midpoint", "trapezoid")]
+        >>> choose(service, x, np.array([0, 1, 0]), rules, starts=0 * x, budget=4).capabilities.rule == "midpoint"
+        True
+    """
+    counted = _Counting(explainer)
+    memory = Remembering(counted)
+    tried: list[tuple[Tried, Capabilities]] = []
+    seen: Differences | None = None
+    for allowed, proposal in _proposals(possible, inputs, starts, budget):
+        service = Described(memory, allowed)
+        try:
+            found = carry_out(service, inputs, targets, proposal, baselines=starts)
+            if seen is None:
+                generator = np.random.default_rng(seed)
+                seen = differences(service, inputs, targets, found.gradient, found.observed, generator)
+        except (NotPermitted, InvalidValue):
+            continue  # refused, or no such steps
+        fixed = allowed.fewest_steps == allowed.most_steps
+        median = float(np.median(seen.distance(found.gradient)))
+        tried.append((Tried(allowed.rule, allowed.own_steps if fixed else None, median), allowed))
+    if not tried:
+        raise InvalidValue(
+            "The service takes no plan for any rule that it may have.",
+            got=f"{counted.queries} queries that were refused",
+            instead="Say what it does (rule, steps, baseline), or audit inputs of the kind that it takes.",
+        )
+    tried.sort(key=lambda each: each[0].distance)
+    return Choice(tried[0][1], tuple(each for each, _ in tried), counted.queries)
+
+
+def rules_left(possible: tuple[NamedRule, ...], known: Capabilities) -> Iterator[Capabilities]:
+    """What a service may be whose rule stayed unknown: each rule once with free steps, else rules with their steps.
+
+    Example:
+        >>> free = Capabilities("unknown", 1, 100)
+        >>> {allowed.rule for allowed in rules_left((), free)} <= set(RULES)
+        True
+    """
+    if known.fewest_steps != known.most_steps:
+        yield from (replace(known, rule=rule) for rule in RULES)
+        return
+    usual = [NamedRule(preset.rule, preset.steps) for preset in PRESETS.values()]
+    told = [NamedRule(known.rule, known.own_steps)] if known.rule in RULES else []
+    more = [NamedRule(rule, USUAL_STEPS) for rule in RULES]
+    heads: list[Quadrature] = []
+    for named in (*told, *usual, *possible[:MOST_TRIED], *more):
+        found = rule_named(named.rule)(named.steps)
+        if len(heads) == MOST_TRIED or any(_alike(found, head) for head in heads):
+            continue
+        heads.append(found)
+        yield replace(
+            known, rule=named.rule, fewest_steps=named.steps, most_steps=named.steps, default_steps=named.steps
+        )
+
+
+def _alike(first: Quadrature, second: Quadrature) -> bool:
+    return first.steps == second.steps and bool(
+        np.allclose(first.nodes, second.nodes, atol=1e-6) and np.allclose(first.weights, second.weights, atol=1e-6)
+    )
+
+
+def _proposals(
+    possible: Iterable[Capabilities],
+    inputs: Float[np.ndarray, "n *shape"],
+    starts: Float[np.ndarray, "n *shape"],
+    budget: int,
+) -> Iterator[tuple[Capabilities, Proposal]]:
+    """A plan for each that may be; the same plan once, and estimates from the points of the first of them."""
+    plans: set[str] = set()
+    first: Proposal | None = None
+    for allowed in possible:
+        lowest, highest = allowed.reach(inputs, starts)
+        try:
+            proposal = propose(allowed, budget=budget, lowest=lowest, highest=highest)
+        except InvalidValue:
+            continue  # the rule has no such steps
+        if proposal.way is Way.KRIGING:
+            first = first or proposal
+            proposal = _asked_at(first, allowed, proposal)
+        if (text := f"{proposal.plan.to_json()} {allowed.rule if proposal.way is Way.KRIGING else ''}") not in plans:
+            plans.add(text)
+            yield allowed, proposal
+
+
+def _asked_at(first: Proposal, allowed: Capabilities, own: Proposal) -> Proposal:
+    """The estimate for a service from the points that the first one is asked; its weights are made of the answers."""
+    queries = [replace(term.query, steps=allowed.own_steps) for term in first.plan]
+    plan = krige(queries, rule_named(allowed.rule), Walk(), noise_of(allowed))
+    return replace(own, plan=plan)

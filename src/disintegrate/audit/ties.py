@@ -1,0 +1,120 @@
+"""Inputs at which the outputs have a kink, and inputs beside them where there is a gradient to recover.
+
+Max pooling over equal neighbours, as in the constant background of an image, ties: the output has a kink at the input
+itself, whichever way one goes. A service then answers one of several gradients, and no small step tells which. With
+steps `u`, the second difference shows it, which vanishes with the step's length where there is a gradient:
+
+    |f(x + h u) - 2 f(x) + f(x - h u)| / |f(x + h u) - f(x - h u)|.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from disintegrate.audit.checking import resolution_of, steps_about
+from disintegrate.explainers.protocol import Capabilities, Explainer, Request
+
+# Inputs and steps by which kinks are looked for; the median share of the second difference where they are there.
+FEW, STEPS, KINKED = 4, 4, 0.1
+# So many variances of an output's rounding are no kink: (1 + 4 + 1) of the second difference, with a margin of 4.
+ROUNDED = 24.0
+# How far inputs are moved, as a share of the mean size of their coordinates.
+MOVED = 0.01
+
+
+@dataclass(frozen=True, eq=False)
+class Beside:
+    """Inputs where there is a gradient.
+
+    Attributes:
+        inputs: the given ones, or others close by.
+        moved_by: root mean square change of a coordinate that was moved; 0 where none was.
+        queries: spent on looking for kinks.
+    """
+
+    inputs: Float[np.ndarray, "n *shape"]
+    moved_by: float
+    queries: int
+
+    @property
+    def note(self) -> str:
+        """What was done, as a sentence."""
+        return (
+            "The outputs have a kink at the inputs themselves, as max pooling over equal neighbours makes one, so "
+            "there is no gradient there that outputs could confirm; each coordinate was moved by "
+            f"{self.moved_by:.2g} or so."
+        )
+
+
+def beside_kinks(
+    explainer: Explainer,
+    inputs: Float[np.ndarray, "n *shape"],
+    targets: Int[np.ndarray, " n"],
+    starts: Float[np.ndarray, "n *shape"],
+    *,
+    seed: int = 0,
+) -> Beside:
+    """The inputs as they are, or moved a little where a few of them have a kink at the very point.
+
+    Coordinates that equal the baseline stay: no answer tells of them. A service that tells no outputs gets its inputs
+    back.
+
+    Example:
+        >>> from torch import nn
+        >>> from disintegrate import LocalExplainer
+        >>> model = nn.Sequential(nn.Linear(5, 9), nn.Tanh(), nn.Linear(9, 2))
+        >>> smooth = LocalExplainer(model, Capabilities("midpoint"))
+        >>> x = np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32)
+        >>> beside_kinks(smooth, x, np.array([0, 1, 0, 1]), 0 * x).moved_by == 0
+        True
+    """
+    few, generator = slice(0, FEW), np.random.default_rng(seed)
+    x, b = inputs[few], starts[few]
+    fewest = explainer.capabilities.fewest_steps
+    steps = None if fewest == explainer.capabilities.most_steps else fewest
+
+    def asked(points: Float[np.ndarray, "n *shape"]) -> tuple[np.ndarray, np.ndarray]:
+        answer = explainer.explain(Request(points, None, targets[few], steps))
+        return np.asarray(answer.output, np.float64), np.asarray(answer.attribution, np.float64)
+
+    middle, attribution = asked(x)
+    if not np.isfinite(middle).all():
+        return Beside(inputs, 0.0, len(x))
+    moved = x.astype(np.float64) - b
+    # whatever the rule, an answer divided by what was moved has about the gradient's size
+    slope = np.divide(attribution, moved, out=np.zeros(moved.shape), where=moved != 0)
+    length = steps_about(x, middle, slope, explainer.capabilities.wire)
+    second, first = np.zeros((2, STEPS, len(x)))
+    length = length.reshape(-1, *[1] * (x.ndim - 1))
+    allowed = explainer.capabilities
+    both_ways = (x - length >= allowed.smallest_value) & (x + length <= allowed.largest_value)
+    dtype = np.dtype(allowed.dtype or inputs.dtype)
+    for number in range(STEPS):
+        way = length * generator.choice((-1.0, 1.0), x.shape) * (moved != 0) * both_ways
+        ahead, behind = (asked((x + sign * way).astype(dtype))[0] for sign in (1, -1))
+        second[number], first[number] = ahead + behind - 2 * middle, ahead - behind
+    spent = (1 + 2 * STEPS) * len(x)
+    # three outputs of which each is rounded, and which a float32 network or a wire may round far
+    rounding = ROUNDED * resolution_of(middle, explainer.capabilities.wire) ** 2
+    kinked = (second**2).mean(0) > KINKED**2 * (first**2).mean(0) + rounding
+    if np.median(kinked) < 1:
+        return Beside(inputs, 0.0, spent)
+    beside = _moved(explainer.capabilities, inputs, starts, generator)
+    change = (beside.astype(np.float64) - inputs)[inputs != starts]
+    return Beside(beside, float(np.sqrt((change**2).mean())) if change.size else 0.0, spent)
+
+
+def _moved(
+    allowed: Capabilities,
+    inputs: Float[np.ndarray, "n *shape"],
+    starts: Float[np.ndarray, "n *shape"],
+    generator: np.random.Generator,
+) -> Float[np.ndarray, "n *shape"]:
+    wide = inputs.astype(np.float64)
+    size = MOVED * np.abs(wide).reshape(len(wide), -1).mean(1).reshape(-1, *[1] * (wide.ndim - 1))
+    noise = size * generator.normal(size=wide.shape) * (inputs != starts)
+    moved: Float[np.ndarray, "n *shape"] = np.clip(wide + noise, allowed.smallest_value, allowed.largest_value)
+    return moved.astype(inputs.dtype)
