@@ -117,7 +117,7 @@ def audit(
         few = inputs[:PROBED], targets[:PROBED]
         probed = probe(explainer, *few, budget=probing, candidates=candidates, seed=seed, progress=progress)
     known = _Known(allowed, baseline, None) if probed is None else _by_probe(probed, allowed, inputs)
-    truth = None if model is None else _truth(model, inputs, targets)
+    truth = None if model is None else true_gradients(model, inputs, targets)
     proposal = None
     if known.capabilities is not None:
         starts = _starts(inputs, known.baseline)
@@ -215,9 +215,10 @@ def _starts(
     return np.broadcast_to(baseline.astype(inputs.dtype), inputs.shape).copy()
 
 
-def _truth(
+def true_gradients(
     model: nn.Module, inputs: Float[np.ndarray, "n *shape"], targets: Int[np.ndarray, " n"]
 ) -> Float[np.ndarray, "n *shape"]:
+    """The model's own gradients, in its own arithmetic."""
     parameter = next(model.parameters(), None)
     dtype, device = (torch.float32, "cpu") if parameter is None else (parameter.dtype, parameter.device)
     points = torch.tensor(inputs, dtype=dtype, device=device)
