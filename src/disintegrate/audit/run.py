@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float, Float64, Int
 from torch import nn
 
-from disintegrate.audit.checking import Check, against_model, against_outputs
+from disintegrate.audit.checking import Check, against_model, against_outputs, of_all
 from disintegrate.audit.result import AuditResult
-from disintegrate.audit.verdict import Judgement, Verdict, judge
+from disintegrate.audit.verdict import Judgement, Verdict, fewer_than_differences, judge
 from disintegrate.errors import InvalidValue
 from disintegrate.estimate import carry_out
 from disintegrate.explainers.protocol import Capabilities, Explainer, Explanation, Output, Request
@@ -83,7 +83,7 @@ def audit(
         targets: the output to explain for each.
         model: the model behind the service, where it is at hand; it answers what the service explains.
         baseline: the service's own baseline, where it is known and not zero.
-        budget: the most queries for one input's gradient.
+        budget: the most queries for one input's gradient; no more are spent than finite differences of outputs need.
         probing: the most queries to find out what the service permits; None for 60 where its rule is not told and none
             where it is.
         probed: what a probe has found out before; then none is made.
@@ -122,6 +122,7 @@ def audit(
     if known.capabilities is not None:
         starts = _starts(inputs, known.baseline)
         lowest, highest = known.capabilities.reach(inputs, starts)
+        budget = min(budget, fewer_than_differences((inputs != starts).reshape(len(inputs), -1).sum(1)))
         proposal = propose(known.capabilities, budget=budget, lowest=lowest, highest=highest)
     return _executed(explainer, inputs, targets, known, proposal, truth, seed, progress)
 
@@ -180,7 +181,7 @@ def _executed(
             spent = {"plan": spent["plan"] + found.queries, "check": spent["check"] + checked.queries}
             bar.advance(len(asked[0]))
     return AuditResult(
-        judgement=_judged(apart, proposal, observed, known),
+        judgement=_judged(of_all(apart, check), proposal, observed, known),
         capabilities=known.capabilities,
         probed=known.probed,
         proposal=proposal,
