@@ -186,23 +186,25 @@ def _remedies(subject: Subject, found: AuditResult, budget: int, seed: int, prog
         return ()
     return what_stops(
         found.capabilities, subject.inputs[:REMEDIED], subject.targets[:REMEDIED], model=subject.model,
-        baseline=found.baseline, budget=budget, seed=seed, progress=progress,
+        service=subject.explainer, baseline=found.baseline, budget=budget, seed=seed, progress=progress,
     )  # fmt: skip
 
 
 def _print_remedies(stops: tuple[Stop, ...]) -> None:
     if not stops:
         return
-    table = Table("what the owner does", "verdict", "median distance", "queries", "rank correlation", "top tenth kept",
-                  box=SIMPLE_HEAD, pad_edge=False)  # fmt: skip
+    table = Table("what the owner does", "verdict", "median distance", "queries", "the paper's formula",
+                  "rank correlation", "top tenth kept", box=SIMPLE_HEAD, pad_edge=False)  # fmt: skip
     for stop in stops:
         judgement, shown = stop.judgement, stop.explanation
         worth = (f"{shown.rank_correlation:.3f}", f"{shown.top_overlap:.0%}") if shown else ("", "")
         verdict = judgement.verdict.value if stop.measured else f"{judgement.verdict.value} (predicted)"
-        table.add_row(
-            stop.words, verdict, f"{judgement.median_distance:.2g}", str(judgement.queries_per_gradient), *worth
-        )
+        formula = f"{stop.paper.judgement.verdict.value} {stop.paper.equation}"
+        queries = str(judgement.queries_per_gradient)
+        table.add_row(stop.words, verdict, f"{judgement.median_distance:.2g}", queries, formula, *worth)
     Console().print(table)
+    if asked := sum(stop.queries for stop in stops):
+        Console().print(f"What hangs on the model was tried on the endpoint itself, by {asked} queries.")
 
 
 def _print(found: AuditResult) -> None:
