@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: reproduce test lint types unit conformance clean
+.PHONY: reproduce test lint types unit conformance newcomer clean
 
 reproduce: $(VENV)/installed
 	$(BIN)/disintegrate reproduce --quick --out reproduction-quick
@@ -34,5 +34,14 @@ conformance: .venv-conformance/installed
 	.venv-conformance/bin/pip install --quiet --requirement conformance/requirements.txt
 	touch $@
 
+# docs/audit-your-endpoint.md to the letter, in an environment that holds nothing but what it tells to install.
+newcomer: .venv-newcomer/installed
+	.venv-newcomer/bin/python tests/newcomer.py
+
+.venv-newcomer/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-newcomer
+	.venv-newcomer/bin/pip install --quiet --constraint constraints.txt '.[serve]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) .venv-conformance reproduction reproduction-quick .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-conformance .venv-newcomer reproduction reproduction-quick .mypy_cache .pytest_cache .ruff_cache .hypothesis

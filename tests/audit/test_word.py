@@ -136,6 +136,9 @@ def test_the_fewest_steps_that_are_taken_are_looked_for() -> None:
     assert found.capabilities.fewest_steps == 20
     assert found.judgement.queries_per_gradient == 2
     assert found.judgement.verdict is Verdict.LEAKS
+    wrong = audited(allowed, Said("riemann_right", steps=(5, 100)))
+    assert wrong.capabilities == replace(found.capabilities, most_steps=100)
+    assert wrong.notes == ("It was said that callers may ask for 5 steps or more, but fewer than 20 are refused.",)
     kinks = 4 * 9  # looked for at four inputs
     assert (
         audited(FREE, Said("midpoint")).queries_for_choice == 2 + 4 * (1 + 9) + kinks

@@ -15,17 +15,15 @@ from disintegrate.errors import InvalidValue, NotPermitted
 from disintegrate.estimate import carry_out
 from disintegrate.explainers.protocol import Capabilities, Explainer, Explanation, Request
 from disintegrate.explainers.wrappers import Remembering
-from disintegrate.kriging import krige
-from disintegrate.noise import noise_of
+from disintegrate.plan import Plan
 from disintegrate.planner import Proposal, Way, propose
 from disintegrate.probe.result import NamedRule
 from disintegrate.quadrature import Quadrature
 from disintegrate.rules import PRESETS, RULES, rule_named
-from disintegrate.walk import Walk
 
 # The most rules with fixed steps that are tried; where all is fixed, what their plans make of the same answers differs
 # little (`studies/floor.py`).
-MOST_TRIED = 24
+MOST_TRIED = 12
 # Where nothing else is known of fixed steps, beside what the libraries have.
 USUAL_STEPS = 50
 
@@ -196,6 +194,9 @@ def _proposals(
     plans: set[str] = set()
     first: Proposal | None = None
     for allowed in possible:
+        if first is not None and allowed.fewest_steps == allowed.most_steps:
+            yield allowed, _asked_at(first, allowed)
+            continue
         lowest, highest = allowed.reach(inputs, starts)
         try:
             proposal = propose(allowed, budget=budget, lowest=lowest, highest=highest)
@@ -203,14 +204,13 @@ def _proposals(
             continue  # the rule has no such steps
         if proposal.way is Way.KRIGING:
             first = first or proposal
-            proposal = _asked_at(first, allowed, proposal)
-        if (text := f"{proposal.plan.to_json()} {allowed.rule if proposal.way is Way.KRIGING else ''}") not in plans:
+            yield allowed, _asked_at(first, allowed)
+        elif (text := proposal.plan.to_json()) not in plans:
             plans.add(text)
             yield allowed, proposal
 
 
-def _asked_at(first: Proposal, allowed: Capabilities, own: Proposal) -> Proposal:
+def _asked_at(first: Proposal, allowed: Capabilities) -> Proposal:
     """The estimate for a service from the points that the first one is asked; its weights are made of the answers."""
     queries = [replace(term.query, steps=allowed.own_steps) for term in first.plan]
-    plan = krige(queries, rule_named(allowed.rule), Walk(), noise_of(allowed))
-    return replace(own, plan=plan)
+    return replace(first, plan=Plan((1.0, query) for query in queries))

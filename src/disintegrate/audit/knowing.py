@@ -131,6 +131,9 @@ class _Understanding:
             window = replace(self._settings("midpoint"), fewest_steps=50, most_steps=50, default_steps=50)
             return Known(window, own, found, notes=notes)
         known, asked = self._bounded_steps(self._settings(rule or self.explainer.capabilities.rule))
+        if self.said.steps is not None and self.said.steps[0] < known.fewest_steps < known.most_steps:
+            said = f"It was said that callers may ask for {self.said.steps[0]} steps or more"
+            notes = (*notes, f"{said}, but fewer than {known.fewest_steps} are refused.")
         known, more = self._bounded_values(known, own)
         asked += more
         if found.rules.value:
@@ -157,8 +160,8 @@ class _Understanding:
         return np.zeros_like(few) if own is None else np.broadcast_to(own.astype(few.dtype), few.shape).copy()
 
     def _bounded_steps(self, known: Capabilities) -> tuple[Capabilities, int]:
-        """The fewest steps that the service takes of a caller, where they are not said."""
-        if known.fewest_steps == known.most_steps or (self.said.steps and self.said.free_steps):
+        """The fewest steps that the service takes of a caller, which may be more than is said."""
+        if known.fewest_steps == known.most_steps:
             return known, 0
         asked = 0
 
@@ -171,13 +174,16 @@ class _Understanding:
                 return False
             return True
 
-        if takes(1):
+        least = known.fewest_steps
+        if takes(least):
             return known, asked
-        refused, taken = 1, next((steps for steps in (2, *STEPS, MOST_STEPS_TRIED) if takes(steps)), 0)
+        most = known.most_steps if self.said.free_steps else MOST_STEPS_TRIED
+        tried = sorted(steps for steps in {2, *STEPS, most} if least < steps <= most)
+        refused, taken = least, next((steps for steps in tried if takes(steps)), 0)
         if not taken:
             own = known.own_steps
             return replace(known, fewest_steps=own, most_steps=own, default_steps=own), asked
-        refused = max((steps for steps in (1, 2, *STEPS) if steps < taken), default=1)
+        refused = max((steps for steps in tried if steps < taken), default=least)
         while taken - refused > 1:
             middle = (taken + refused) // 2
             refused, taken = (refused, middle) if takes(middle) else (middle, taken)

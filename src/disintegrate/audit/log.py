@@ -16,6 +16,7 @@ from disintegrate.audit.result import WEAKNESS
 from disintegrate.audit.truth import true_gradients
 from disintegrate.audit.verdict import RECOVERED, Judgement, Verdict, judge
 from disintegrate.estimate import ROUNDING_OF_OUTPUTS
+from disintegrate.exact import solve
 from disintegrate.explainers.protocol import Capabilities
 from disintegrate.explainers.wire import Wire
 from disintegrate.kriging import krige, predicted_distance
@@ -23,6 +24,7 @@ from disintegrate.measure import Exactness
 from disintegrate.metrics import NO_DIRECTION
 from disintegrate.noise import Noise, noise_of
 from disintegrate.plan import Plan, Query
+from disintegrate.planner import AS_GOOD_AS
 from disintegrate.probe.digits import wire_of
 from disintegrate.progress import SILENT, Progress
 from disintegrate.quadrature import Rule
@@ -191,7 +193,12 @@ def _stretches(used: list[tuple[int, Query]], output: Float64[np.ndarray, " n"],
 def _weighed(queries: tuple[Query, ...], still: Stretches, rule: Rule, noise: Noise) -> tuple[Plan, Exactness, float]:
     prior = Stopped(Walk(), still) if still else Walk()
     plan = krige(queries, rule, prior, noise)
-    return plan, plan.measure(rule).exactness, predicted_distance(plan, rule, prior, noise)
+    expected = predicted_distance(plan, rule, prior, noise)
+    # kriging allows for rounding, and so is a little off where answers cancel
+    exact = solve(queries, rule)
+    if exact is not None and predicted_distance(exact, rule, prior, noise) <= AS_GOOD_AS * expected:
+        plan = exact
+    return plan, plan.measure(rule).exactness, expected
 
 
 def _judged(apart: Float64[np.ndarray, " n"], rows: list[Row], observed: Bool[np.ndarray, "n *shape"]) -> Judgement:
@@ -202,7 +209,7 @@ def _judged(apart: Float64[np.ndarray, " n"], rows: list[Row], observed: Bool[np
     several = sum(len(row.rows) > 1 for row in rows)
     told = (
         f"{found.share_recovered:.0%} of the gradients at the {len(rows)} logged inputs can be recovered from the log "
-        f"alone, {exact} of them exactly; {several} rows have others on their ray"
+        f"alone, {exact} of them by answers that cancel exactly; {several} rows have others on their ray"
     )
     words = {
         Verdict.LEAKS: f"Leaks: {told}.",

@@ -38,6 +38,8 @@ def audited_log(
 
 def print_log(found: LogAudit) -> None:
     """The verdict, and the rows that give away most."""
+    from disintegrate.measure import Exactness
+
     console = Console()
     console.print(found.judgement.sentence, style="bold", highlight=False)
     apart = "distance" if found.check is not None else "distance to expect"
@@ -46,7 +48,8 @@ def print_log(found: LogAudit) -> None:
     for number in order[:SHOWN]:
         row = found.rows[number]
         used = ", ".join(map(str, row.rows[1:6])) + (", ..." if len(row.rows) > 6 else "")
-        told = (f"{found.distance[number]:.2g}", row.exactness.value, used or "none")
+        exact = "no class of models: an estimate" if row.exactness is Exactness.NONE else row.exactness.value
+        told = (f"{found.distance[number]:.2g}", exact.removeprefix("exact for "), used or "none")
         table.add_row(str(number), str(found.targets[number]), *told)
     console.print(table)
     if len(order) > SHOWN:
