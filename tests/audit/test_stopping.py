@@ -1,5 +1,7 @@
 """What stops a leak, and what it costs the explanation."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -50,6 +52,24 @@ def test_a_change_that_only_stops_the_papers_formula_is_shown_for_what_it_is() -
     both = rows["freeze the steps and pin the baseline"].judgement
     assert both.median_distance > 1000 * rows["as it is"].judgement.median_distance
     assert all(stop.measured for stop in rows.values())
+    # Equation (4) asks for 50 and 49 steps, which freezing refuses; (2) and (3) are no more than estimates here.
+    assert rows["as it is"].record()["paper_formula"]["equation"] == "(4)"
+    assert rows["as it is"].record()["paper_formula"]["verdict"] == "leaks"
+    frozen = rows["freeze the steps at 50"].record()
+    assert frozen["verdict"] == "leaks"
+    assert frozen["paper_formula"]["equation"] in ("(2)", "(3)")
+    assert frozen["paper_formula"]["median_distance"] > 1000 * frozen["median_distance"]
+    assert frozen["paper_formula"]["stopped_alone"] is (frozen["paper_formula"]["verdict"] != "leaks")
+
+
+def test_the_papers_formula_is_as_printed_whatever_the_rule() -> None:
+    model, (x, targets) = network(), questions()
+    wide = replace(FREE, rule="gauss_legendre")
+    rows = {stop.words: stop for stop in what_stops(wide, x, targets, model=model)}
+    # It is derived for the right Riemann sum; one step or a baseline of the caller's is enough under any rule.
+    assert rows["as it is"].judgement.verdict is Verdict.LEAKS
+    assert rows["as it is"].stops_the_formula_alone
+    assert rows["as it is"].paper.judgement.median_distance > 0.1
 
 
 def test_without_the_model_the_planner_predicts() -> None:
@@ -59,6 +79,10 @@ def test_without_the_model_the_planner_predicts() -> None:
     assert rows["freeze the steps at 50"].judgement.verdict is Verdict.LEAKS
     assert rows["as it is"].judgement.median_distance < 1e-5
     assert rows["freeze the steps and pin the baseline"].judgement.median_distance > 0.05
+    assert rows["as it is"].paper.equation == "(4)"
+    assert rows["as it is"].paper.judgement.median_distance < 1e-4
+    assert rows["freeze the steps at 50"].paper.equation == "(2)"  # the plain answer is nearer than (3) at 0.98
+    assert rows["freeze the steps at 50"].stops_the_formula_alone
 
 
 def test_digits_cost_the_explanation_little_and_noise_much() -> None:

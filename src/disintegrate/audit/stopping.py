@@ -6,17 +6,26 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int
 from torch import nn
 
 from disintegrate.audit.changes import Change, changes
+from disintegrate.audit.checking import against_model
 from disintegrate.audit.faithfulness import Faithfulness, exact_attributions, faithfulness
+from disintegrate.audit.formulas import PaperFormula, best_formula, formulas
 from disintegrate.audit.run import audit
+from disintegrate.audit.truth import true_gradients
 from disintegrate.audit.verdict import Judgement, judge
 from disintegrate.explainers import Explainer, LocalExplainer, Wire, Wired
 from disintegrate.explainers.protocol import Capabilities, Output, Request
+from disintegrate.kriging import predicted_distance
+from disintegrate.metrics import NO_DIRECTION
+from disintegrate.noise import noise_of
 from disintegrate.planner import propose
 from disintegrate.progress import SILENT, Progress
+from disintegrate.recover import recover
+from disintegrate.rules import rule_named
+from disintegrate.walk import Walk
 
 
 @dataclass(frozen=True)
@@ -28,18 +37,30 @@ class Stop:
         judgement: of the best plan for the changed settings.
         measured: whether that plan was executed, against a local service; otherwise its error is predicted.
         explanation: how good the changed service's explanations are; None where that was not measured.
+        paper: the best of the paper's own formulas against the changed settings, found in the same way. Where it fails
+            and the best plan does not, the change stops the formula and not the leak.
     """
 
     words: str
     judgement: Judgement
     measured: bool
     explanation: Faithfulness | None
+    paper: PaperFormula
+
+    @property
+    def stops_the_formula_alone(self) -> bool:
+        """Whether the paper's formulas come to less than the best plan."""
+        return self.paper.judgement.verdict.rank < self.judgement.verdict.rank
 
     def record(self) -> dict[str, Any]:
         """As plain values for JSON."""
         judgement = asdict(self.judgement) | {"verdict": self.judgement.verdict.value}
         shown = asdict(self.explanation) if self.explanation else None
-        return {"change": self.words, "measured": self.measured, **judgement, "explanation": shown}
+        formula = self.paper.record() | {"stopped_alone": self.stops_the_formula_alone}
+        return {
+            "change": self.words, "measured": self.measured, **judgement, "paper_formula": formula,
+            "explanation": shown,
+        }  # fmt: skip
 
 
 def what_stops(
@@ -104,7 +125,13 @@ def _measured(
     shown = service.explain(Request(inputs, None, targets, None)).attribution
     exact = exact_attributions(served, inputs, starts, targets)
     score = faithfulness(served, inputs, starts, targets, shown, exact)
-    return Stop(change.words, found.judgement, measured=True, explanation=score)
+    truth, tried = true_gradients(served, inputs, targets), []
+    for equation, plan in formulas(change.changed).items():
+        got = recover(service, inputs, targets, plan, baselines=starts)
+        apart = against_model(truth, got.gradient, got.observed).distance
+        seen = got.observed.reshape(len(inputs), -1).sum(1).astype(float)
+        tried.append(PaperFormula(equation, judge(apart, len(plan), seen)))
+    return Stop(change.words, found.judgement, measured=True, explanation=score, paper=best_formula(tried))
 
 
 def _predicted(
@@ -117,5 +144,14 @@ def _predicted(
     lowest, highest = change.changed.reach(inputs, starts)
     plan = propose(change.changed, budget=budget, lowest=lowest, highest=highest)
     seen = (inputs != starts).reshape(len(inputs), -1).sum(1).astype(float)
-    errors = np.full(len(inputs), min(plan.predicted_error, float(np.sqrt(2))))
-    return Stop(change.words, judge(errors, len(plan.plan), seen), measured=False, explanation=None)
+    found = _expected(plan.predicted_error, len(plan.plan), seen)
+    rule, noise = rule_named(change.changed.rule), noise_of(change.changed)
+    tried = [
+        PaperFormula(equation, _expected(predicted_distance(one, rule, Walk(), noise), len(one), seen))
+        for equation, one in formulas(change.changed).items()
+    ]
+    return Stop(change.words, found, measured=False, explanation=None, paper=best_formula(tried))
+
+
+def _expected(error: float, queries: int, seen: Float64[np.ndarray, " n"]) -> Judgement:
+    return judge(np.full(len(seen), min(error, NO_DIRECTION)), queries, seen)

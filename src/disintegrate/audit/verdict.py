@@ -25,6 +25,11 @@ class Verdict(Enum):
     PARTLY = "partly"
     NOT_SHOWN = "not shown"
 
+    @property
+    def rank(self) -> int:
+        """How bad it is: 0 for not shown, 2 for leaks."""
+        return [Verdict.NOT_SHOWN, Verdict.PARTLY, Verdict.LEAKS].index(self)
+
 
 @dataclass(frozen=True)
 class Judgement:

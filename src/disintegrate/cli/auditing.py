@@ -193,15 +193,15 @@ def _remedies(subject: Subject, found: AuditResult, budget: int, seed: int, prog
 def _print_remedies(stops: tuple[Stop, ...]) -> None:
     if not stops:
         return
-    table = Table("what the owner does", "verdict", "median distance", "queries", "rank correlation", "top tenth kept",
-                  box=SIMPLE_HEAD, pad_edge=False)  # fmt: skip
+    table = Table("what the owner does", "verdict", "median distance", "queries", "the paper's formula",
+                  "rank correlation", "top tenth kept", box=SIMPLE_HEAD, pad_edge=False)  # fmt: skip
     for stop in stops:
         judgement, shown = stop.judgement, stop.explanation
         worth = (f"{shown.rank_correlation:.3f}", f"{shown.top_overlap:.0%}") if shown else ("", "")
         verdict = judgement.verdict.value if stop.measured else f"{judgement.verdict.value} (predicted)"
-        table.add_row(
-            stop.words, verdict, f"{judgement.median_distance:.2g}", str(judgement.queries_per_gradient), *worth
-        )
+        formula = f"{stop.paper.judgement.verdict.value} {stop.paper.equation}"
+        queries = str(judgement.queries_per_gradient)
+        table.add_row(stop.words, verdict, f"{judgement.median_distance:.2g}", queries, formula, *worth)
     Console().print(table)
 
 
