@@ -8,7 +8,20 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from disintegrate import Capabilities, Exactness, LocalExplainer, Plan, Query, Recording, distance, recover, rule_named
+from disintegrate import (
+    Capabilities,
+    Exactness,
+    LocalExplainer,
+    Plan,
+    Query,
+    Recording,
+    Wire,
+    Wired,
+    distance,
+    recover,
+    rule_named,
+    vanilla_gradient,
+)
 from disintegrate.exact import Reach, cascade, exact_plans, solve, window_plans
 from disintegrate.planner import propose
 from tests import oracles
@@ -158,3 +171,21 @@ def test_what_the_planner_calls_exact_is(case: Case, name: str, permitted: tuple
     recovered = recover(service, case.inputs, case.targets, proposal.plan).gradient
     assert distance(recovered, truth(case)).max() <= 1e-10 * max(1, proposal.plan.amplification)
     assert isinstance(proposal.plan, Plan)
+
+
+@pytest.mark.parametrize(("rule", "wire"), [("riemann_right", Wire(noise=0.3)), ("midpoint", Wire(decimals=0))])
+def test_noise_that_does_not_grow_with_the_attributions_is_outweighed_by_a_far_baseline(rule: str, wire: Wire) -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(30, 40), torch.nn.ReLU(), torch.nn.Linear(40, 2)).eval()
+    x, targets = np.random.default_rng(1).choice((-1, 1), (6, 30)).astype(np.float32), np.zeros(6, int)
+    service = Wired(LocalExplainer(model, Capabilities(rule, 1, 100)), wire)
+    inside = recover(service, x, targets, exact_plans(rule_named(rule), Reach(-ANYWHERE, ANYWHERE, 1, 100, True))[0])
+    proposal = propose(service.capabilities)
+    far = recover(service, x, targets, proposal.plan)
+    true = vanilla_gradient(model, torch.tensor(x), torch.tensor(targets)).numpy()
+    assert len(proposal.plan) == 1
+    near, off = (float(np.median(distance(true, found.gradient))) for found in (far, inside))
+    assert near < 0.1
+    assert off > 0.8
+    # without such noise nothing is gained, and a digit of the node's place would be lost
+    assert max(abs(term.query.length) for term in propose(Capabilities(rule, 1, 100)).plan) <= 2

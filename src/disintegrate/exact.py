@@ -19,6 +19,8 @@ from disintegrate.quadrature import Quadrature, Rule
 
 # Two nodes closer than this, relative to the ray, are one.
 SAME_NODE = 1e-12
+# Lengths of a ray through the input that outweigh noise; float32 still places its node to a ten-thousandth.
+FAR = (4.0, 16.0, 64.0, 256.0)
 # Those that float32 rounding has set apart.
 ALMOST_ONE_NODE = 1e-6
 
@@ -189,6 +191,24 @@ def window_plans(rule: Rule, reach: Reach, narrowest: float) -> list[Plan]:
         if reach.permits(query):
             plans.append(Plan([(1 / (query.length * quadrature.mass), query)]))
     return plans
+
+
+def far_plans(rule: Rule, reach: Reach) -> list[Plan]:
+    """One step from far baselines, its node at the input: attributions grow with the distance, and noise does not.
+
+    Example:
+        >>> from disintegrate.quadrature import riemann_right
+        >>> plans = far_plans(riemann_right, Reach(-np.inf, np.inf, 1, 100, baseline=True))
+        >>> all(plan.measure(riemann_right).exactness is Exactness.EVERY_MODEL for plan in plans)
+        True
+    """
+    single = asked_of(rule, 1) if reach.baseline and reach.fewest_steps == 1 else None
+    if single is None or single.steps != 1:
+        return []
+    node = float(single.nodes[0])
+    sets = [[Query(1 - node * length, 1 + (1 - node) * length, 1)] for length in FAR]
+    plans = [solve(queries, rule) for queries in sets if reach.permits(queries[0])]
+    return [plan for plan in plans if plan is not None]
 
 
 def _promising_sets(rule: Rule, reach: Reach) -> Iterator[list[Query]]:

@@ -10,7 +10,16 @@ from enum import Enum
 import numpy as np
 
 from disintegrate.errors import InvalidValue
-from disintegrate.exact import Reach, asked_of, cascade, exact_plans, nearly_exact_plans, reach_of, window_plans
+from disintegrate.exact import (
+    Reach,
+    asked_of,
+    cascade,
+    exact_plans,
+    far_plans,
+    nearly_exact_plans,
+    reach_of,
+    window_plans,
+)
 from disintegrate.explainers.protocol import Capabilities
 from disintegrate.kriging import krige, predicted_distance
 from disintegrate.measure import Measure
@@ -123,6 +132,8 @@ Ways = Iterator[tuple[Plan, Way]]
 def _candidates(rule: Rule, capabilities: Capabilities, reach: Reach, budget: int, walk: Prior, noise: Noise) -> Ways:
     plans = [plan for plan in exact_plans(rule, reach) if len(plan) <= budget]
     yield from _with_repeats(((plan, Way.EXACT) for plan in plans), budget, noise)
+    if noise.absolute:
+        yield from _with_repeats(((plan, Way.EXACT) for plan in far_plans(rule, reach)), budget, noise)
     for plan in nearly_exact_plans(rule, reach):
         yield plan, Way.NEARLY_EXACT
     # The wire must carry a difference: a window spans at least some units in the last place of the input.

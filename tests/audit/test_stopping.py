@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from disintegrate import Capabilities, Output, Verdict, Wire
+from disintegrate import Capabilities, LocalExplainer, Output, Recording, Verdict, Wire
 from disintegrate.audit import changes, exact_attributions, faithfulness, what_stops
 
 
@@ -83,6 +83,27 @@ def test_without_the_model_the_planner_predicts() -> None:
     assert rows["as it is"].paper.judgement.median_distance < 1e-4
     assert rows["freeze the steps at 50"].paper.equation == "(2)"  # the plain answer is nearer than (3) at 0.98
     assert rows["freeze the steps at 50"].stops_the_formula_alone
+
+
+def test_what_hangs_on_the_model_is_tried_on_the_service_itself_within_what_the_change_permits() -> None:
+    model, (x, targets) = network(), questions()
+    smooth = nn.Sequential(nn.Linear(20, 50), nn.GELU(), nn.Linear(50, 4)).eval()
+    for one in (model, smooth):
+        asked = Recording(LocalExplainer(one, FREE))
+        rows = {stop.words: stop for stop in what_stops(FREE, x, targets, service=asked)}
+        measured = {stop.words: stop for stop in what_stops(FREE, x, targets, model=one)}
+        tried = [row for row in rows.values() if row.measured]
+        # what is exact is foretold and costs nothing
+        assert not rows["pin the baseline"].measured
+        assert {row.words for row in tried} >= {"freeze the steps and pin the baseline", "all of it but digits"}
+        assert sum(row.queries for row in tried) == sum(len(request.inputs) for request in asked.requests)
+        for request in asked.requests:
+            assert request.baselines is None
+            assert request.steps in (None, 50)
+        for row in tried:
+            true = measured[row.words].judgement.median_distance
+            assert 0.6 * true < row.judgement.median_distance < 1.6 * true + 0.01, row.words
+    assert rows["freeze the steps and pin the baseline"].judgement.median_distance < 0.03  # the smooth one's
 
 
 def test_digits_cost_the_explanation_little_and_noise_much() -> None:

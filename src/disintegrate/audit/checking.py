@@ -6,7 +6,8 @@ signs on the coordinates that were observed,
     d_k = (f(x + h u_k) - f(x - h u_k)) / 2h,    e = sqrt(sum_k (d_k - g.u_k)^2 / sum_k d_k^2),
 
 and e estimates `|grad f - g| / |grad f|`, which is no less than the distance between the directions. A few steps leave
-it uncertain, so its upper bound is taken; rounding of the outputs bounds it from below.
+it uncertain, so its upper bound is taken; rounding of the outputs bounds it from below. All inputs together leave less
+to chance than one, so that figures over all of them, such as the median, take a smaller bound.
 """
 
 from __future__ import annotations
@@ -23,10 +24,14 @@ from disintegrate.explainers.wire import Wire
 from disintegrate.metrics import NO_DIRECTION, distance
 from disintegrate.probe.digits import grain
 
-# A step is so long that the output moves by so many units of its resolution, but no longer than a share of the input.
+# A step is so long that the output moves by so many units of its resolution, but no longer than a share of the input;
+# where that leaves too few units to tell anything, such as behind three digits, it may be longer.
 UNITS, LONGEST = 100.0, 0.02
+FEWEST_UNITS, LONGEST_OF_ALL = 50.0, 0.1
 # One in twenty: how often the true error may exceed the upper estimate.
 ONE_SIDED_95 = -1.645
+# Steps in each direction from an input.
+STEPS = 4
 # A float32 network's outputs are right to so many units of roundoff.
 ROUNDING_OF_OUTPUTS = 4 * 2.0**-24
 
@@ -96,7 +101,7 @@ def against_outputs(
     observed: Bool[np.ndarray, "n *shape"],
     generator: np.random.Generator,
     *,
-    steps: int = 4,
+    steps: int = STEPS,
 ) -> Checked:
     """Compare with the service's outputs at `2 * steps` points about each input: an upper estimate of the distance.
 
@@ -158,11 +163,31 @@ def steps_about(
     """How long a step of each coordinate is that moves an output by enough of what the wire can carry."""
     resolution = resolution_of(outputs, wire)
     size = np.linalg.norm(slope.reshape(len(slope), -1), axis=1)
-    longest = LONGEST * np.maximum(np.abs(inputs.reshape(len(inputs), -1).astype(np.float64)).mean(1), 1e-12)
+    typical = np.maximum(np.abs(inputs.reshape(len(inputs), -1).astype(np.float64)).mean(1), 1e-12)
     with np.errstate(divide="ignore", invalid="ignore"):
-        step = np.minimum(UNITS * resolution / size, longest)
-    found: Float64[np.ndarray, " n"] = np.where(np.isfinite(step) & (step > 0), step, longest)
+        unit = resolution / size
+        longest = np.clip(FEWEST_UNITS * unit, LONGEST * typical, LONGEST_OF_ALL * typical)
+        step = np.minimum(UNITS * unit, longest)
+    found: Float64[np.ndarray, " n"] = np.where(np.isfinite(step) & (step > 0), step, LONGEST * typical)
     return found
+
+
+def of_all(distances: Float64[np.ndarray, " n"], check: Check | None) -> Float64[np.ndarray, " n"]:
+    """Distances as figures over all inputs take them: upper estimates less what chance adds to one but not to many.
+
+    A bound of one input's error allows for `STEPS` random directions, one of the median for those of all inputs.
+
+    Example:
+        >>> of_all(np.array([0.1]), Check.OUTPUTS).tolist() == [0.1]
+        True
+        >>> bool(of_all(np.full(100, 0.1), Check.OUTPUTS).max() < 0.05)
+        True
+    """
+    if check is not Check.OUTPUTS:
+        return distances
+    together = STEPS * len(distances)
+    share = np.sqrt(_low_quantile(STEPS) / STEPS / (_low_quantile(together) / together))
+    return np.where(distances < NO_DIRECTION, share * distances, distances)
 
 
 def _outputs(

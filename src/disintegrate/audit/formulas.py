@@ -47,7 +47,7 @@ def formulas(allowed: Capabilities) -> dict[str, Plan]:
         >>> list(formulas(Capabilities("riemann_right", 50, 50))) == ["(2)", "(3)"]
         True
     """
-    steps = allowed.own_steps
+    steps = min(max(allowed.own_steps, allowed.fewest_steps), allowed.most_steps)
     found = {"(2)": bias_free(steps), "(3)": shared_piece(ALPHA, steps)}
     larger, rule = max(steps, allowed.fewest_steps + 1), rule_named(allowed.rule)
     if larger <= allowed.most_steps and asked_of(rule, larger - 1) is not None:

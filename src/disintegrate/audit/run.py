@@ -8,13 +8,13 @@ import numpy as np
 from jaxtyping import Float, Float64, Int
 from torch import nn
 
-from disintegrate.audit.checking import Check, against_model, against_outputs
+from disintegrate.audit.checking import Check, against_model, against_outputs, of_all
 from disintegrate.audit.described import Described
 from disintegrate.audit.knowing import Known, understand
 from disintegrate.audit.result import AuditResult
 from disintegrate.audit.ties import beside_kinks
 from disintegrate.audit.truth import true_gradients
-from disintegrate.audit.verdict import Judgement, Verdict, judge
+from disintegrate.audit.verdict import Judgement, Verdict, fewer_than_differences, judge
 from disintegrate.audit.word import Said
 from disintegrate.errors import InvalidValue
 from disintegrate.estimate import carry_out
@@ -56,7 +56,7 @@ def audit(
         targets: the output to explain for each.
         model: the model behind the service, where it is at hand; it answers what the service explains.
         baseline: the service's own baseline, where it is known and not zero.
-        budget: the most queries for one input's gradient.
+        budget: the most queries for one input's gradient; no more are spent than finite differences of outputs need.
         probing: the most queries of the probe; None for 60 where the rule is not told, 30 where it is said, and none
             where the explainer tells it itself.
         probed: what a probe has found out before; then none is made.
@@ -99,6 +99,7 @@ def audit(
     if known.capabilities is not None:
         starts = _starts(inputs, known.baseline)
         lowest, highest = known.capabilities.reach(inputs, starts)
+        budget = min(budget, fewer_than_differences((inputs != starts).reshape(len(inputs), -1).sum(1)))
         proposal = propose(known.capabilities, budget=budget, lowest=lowest, highest=highest)
     found = _executed(explainer, inputs, targets, known, proposal, truth, seed, progress)
     return replace(found, moved_by=moved_by)
@@ -135,7 +136,7 @@ def _executed(
             spent = {"plan": spent["plan"] + found.queries, "check": spent["check"] + checked.queries}
             bar.advance(len(asked[0]))
     return AuditResult(
-        judgement=_judged(apart, proposal, observed, known),
+        judgement=_judged(of_all(apart, check), proposal, observed, known),
         capabilities=known.capabilities,
         probed=known.probed,
         proposal=proposal,

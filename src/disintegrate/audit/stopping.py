@@ -13,19 +13,24 @@ from disintegrate.audit.changes import Change, changes
 from disintegrate.audit.checking import against_model
 from disintegrate.audit.faithfulness import Faithfulness, exact_attributions, faithfulness
 from disintegrate.audit.formulas import PaperFormula, best_formula, formulas
+from disintegrate.audit.described import Described
 from disintegrate.audit.run import audit
 from disintegrate.audit.truth import true_gradients
-from disintegrate.audit.verdict import Judgement, judge
+from disintegrate.audit.verdict import Judgement, fewer_than_differences, judge
 from disintegrate.explainers import Explainer, LocalExplainer, Wire, Wired
 from disintegrate.explainers.protocol import Capabilities, Output, Request
 from disintegrate.kriging import predicted_distance
+from disintegrate.measure import Exactness
 from disintegrate.metrics import NO_DIRECTION
 from disintegrate.noise import noise_of
-from disintegrate.planner import propose
+from disintegrate.planner import Way, propose
 from disintegrate.progress import SILENT, Progress
 from disintegrate.recover import recover
 from disintegrate.rules import rule_named
 from disintegrate.walk import Walk
+
+# Inputs at which a change is tried on a service whose queries may cost.
+TRIED = 8
 
 
 @dataclass(frozen=True)
@@ -35,10 +40,12 @@ class Stop:
     Attributes:
         words: what the owner does.
         judgement: of the best plan for the changed settings.
-        measured: whether that plan was executed, against a local service; otherwise its error is predicted.
+        measured: whether that plan was executed, against a local service or the audited one; otherwise its error is
+            predicted.
         explanation: how good the changed service's explanations are; None where that was not measured.
-        paper: the best of the paper's own formulas against the changed settings, found in the same way. Where it fails
-            and the best plan does not, the change stops the formula and not the leak.
+        paper: the best of the paper's own formulas against the changed settings, measured with the model and else
+            predicted. Where it fails and the best plan does not, the change stops the formula and not the leak.
+        queries: spent on the audited service to find this out.
     """
 
     words: str
@@ -46,6 +53,7 @@ class Stop:
     measured: bool
     explanation: Faithfulness | None
     paper: PaperFormula
+    queries: int = 0
 
     @property
     def stops_the_formula_alone(self) -> bool:
@@ -59,7 +67,7 @@ class Stop:
         formula = self.paper.record() | {"stopped_alone": self.stops_the_formula_alone}
         return {
             "change": self.words, "measured": self.measured, **judgement, "paper_formula": formula,
-            "explanation": shown,
+            "explanation": shown, "queries": self.queries,
         }  # fmt: skip
 
 
@@ -69,6 +77,7 @@ def what_stops(
     targets: Int[np.ndarray, " n"],
     *,
     model: nn.Module | None = None,
+    service: Explainer | None = None,
     baseline: Float[np.ndarray, "*shape"] | None = None,
     budget: int = 10,
     seed: int = 0,
@@ -76,11 +85,16 @@ def what_stops(
 ) -> tuple[Stop, ...]:
     """Try every change of a service's settings against the best plan for the changed settings; "as it is" comes first.
 
+    With the model each change is made to a local service. Without it, what an exact plan will still get is foretold,
+    for it hangs on no model. What an estimate will get hangs on how rough the model is: where the audited service is
+    given, it is asked no more than the change would permit, at a few of the inputs, and its answers are rounded here.
+
     Args:
         allowed: the settings as they are.
         inputs: points whose gradients are asked for.
         targets: the output to explain for each.
-        model: what the service explains now; None to predict instead of measuring.
+        model: what the service explains now; None where it is not at hand.
+        service: the audited service; None to predict estimates too.
         baseline: the service's own baseline where it is not zero.
         budget: the most queries for one gradient.
         seed: for what is drawn.
@@ -99,7 +113,10 @@ def what_stops(
     found = []
     for change in tried:
         if model is None:
-            found.append(_predicted(change, inputs, baseline, budget))
+            stop, estimated = _predicted(change, inputs, baseline, budget)
+            if service is not None and estimated and change.changed.output is allowed.output:
+                stop = _tried(stop, change, service, inputs[:TRIED], targets[:TRIED], baseline, budget, seed)
+            found.append(stop)
         else:
             found.append(_measured(change, allowed, inputs, targets, model, baseline, budget, seed))
         bar.advance()
@@ -139,18 +156,38 @@ def _predicted(
     inputs: Float[np.ndarray, "n *shape"],
     baseline: Float[np.ndarray, "*shape"] | None,
     budget: int,
-) -> Stop:
+) -> tuple[Stop, bool]:
+    """What to expect, and whether that hangs on the model."""
     starts = np.zeros_like(inputs) if baseline is None else np.broadcast_to(baseline, inputs.shape)
     lowest, highest = change.changed.reach(inputs, starts)
+    moved = (inputs != starts).reshape(len(inputs), -1).sum(1)
+    budget, seen = min(budget, fewer_than_differences(moved)), moved.astype(float)
     plan = propose(change.changed, budget=budget, lowest=lowest, highest=highest)
-    seen = (inputs != starts).reshape(len(inputs), -1).sum(1).astype(float)
     found = _expected(plan.predicted_error, len(plan.plan), seen)
     rule, noise = rule_named(change.changed.rule), noise_of(change.changed)
     tried = [
         PaperFormula(equation, _expected(predicted_distance(one, rule, Walk(), noise), len(one), seen))
         for equation, one in formulas(change.changed).items()
     ]
-    return Stop(change.words, found, measured=False, explanation=None, paper=best_formula(tried))
+    stop = Stop(change.words, found, measured=False, explanation=None, paper=best_formula(tried))
+    return stop, plan.measure.exactness is not Exactness.EVERY_MODEL and plan.way is not Way.WINDOW
+
+
+def _tried(
+    stop: Stop,
+    change: Change,
+    service: Explainer,
+    inputs: Float[np.ndarray, "n *shape"],
+    targets: Int[np.ndarray, " n"],
+    baseline: Float[np.ndarray, "*shape"] | None,
+    budget: int,
+    seed: int,
+) -> Stop:
+    restricted: Explainer = Described(service, change.changed)
+    if change.changed.wire != service.capabilities.wire:
+        restricted = Wired(restricted, change.changed.wire)
+    found = audit(restricted, inputs, targets, baseline=baseline, budget=budget, probing=0, seed=seed)
+    return replace(stop, judgement=found.judgement, measured=True, queries=found.queries)
 
 
 def _expected(error: float, queries: int, seen: Float64[np.ndarray, " n"]) -> Judgement:

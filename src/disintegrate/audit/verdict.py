@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int
 
 from disintegrate.errors import InvalidValue
 
@@ -52,6 +53,16 @@ class Judgement:
     queries_per_gradient: int
     queries_by_differences: float
     sentence: str
+
+
+def fewer_than_differences(coordinates: Int[np.ndarray, " n"]) -> int:
+    """The most queries for one gradient that finite differences of outputs still cost more than; at least one.
+
+    Example:
+        >>> fewer_than_differences(np.array([784, 784, 100])) == 784
+        True
+    """
+    return max(1, math.ceil(float(np.median(coordinates)) + 1) - 1)
 
 
 def judge(distances: Float64[np.ndarray, " n"], queries: int, coordinates: Float64[np.ndarray, " n"]) -> Judgement:

@@ -186,7 +186,7 @@ def _remedies(subject: Subject, found: AuditResult, budget: int, seed: int, prog
         return ()
     return what_stops(
         found.capabilities, subject.inputs[:REMEDIED], subject.targets[:REMEDIED], model=subject.model,
-        baseline=found.baseline, budget=budget, seed=seed, progress=progress,
+        service=subject.explainer, baseline=found.baseline, budget=budget, seed=seed, progress=progress,
     )  # fmt: skip
 
 
@@ -203,6 +203,8 @@ def _print_remedies(stops: tuple[Stop, ...]) -> None:
         queries = str(judgement.queries_per_gradient)
         table.add_row(stop.words, verdict, f"{judgement.median_distance:.2g}", queries, formula, *worth)
     Console().print(table)
+    if asked := sum(stop.queries for stop in stops):
+        Console().print(f"What hangs on the model was tried on the endpoint itself, by {asked} queries.")
 
 
 def _print(found: AuditResult) -> None:
