@@ -1,7 +1,7 @@
 """What can be got out of a service at all, without the audited code: a plan that exists, and a bound on every plan.
 
-Answers are computed slowly in float64 from equation (1), with the nodes of textbooks, numpy and Captum. Between two
-plans lies the truth:
+Answers are computed slowly in float64 from equation (1), with the nodes of textbooks, numpy and Captum, and rounded as
+a float32 service rounds them at least. Between two plans lies the truth:
 
 - *an attacker that exists*: a few queries, chosen and weighed by least squares on other inputs of the same network;
 - *one that cannot exist*: for each input the best weights of all queries together, found with the true gradient. No
@@ -153,7 +153,8 @@ def distances(found: Float64[np.ndarray, "n d"], truth: Float64[np.ndarray, "n d
 
 
 def rounded(values: Float64[np.ndarray, " d"], setting: Setting) -> Float64[np.ndarray, " d"]:
-    """As the wire rounds."""
+    """As the service's float32 and the wire round."""
+    values = values.astype(np.float32).astype(np.float64)
     if setting.decimals is not None:
         values = np.round(values, setting.decimals)
     if setting.digits is not None:

@@ -22,8 +22,8 @@ from typing import Any
 
 from subjects import Setting, Subject, in_process, over_http, served_model, subject
 
-from disintegrate import Capabilities, Explainer, Output, audit
-from disintegrate.audit import Stop, against_model, changes, judge, what_stops
+from disintegrate import Capabilities, DisintegrateError, Explainer, Output, audit
+from disintegrate.audit import Judgement, Stop, against_model, changes, judge, what_stops
 from disintegrate.audit.changes import Change
 from disintegrate.audit.run import true_gradients
 from disintegrate.files import write_atomically
@@ -105,35 +105,52 @@ def run(setting: Setting) -> list[dict[str, Any]]:
 
 
 def _compared(service: Restarted, about: Subject, measured: Stop, predicted: Stop) -> dict[str, Any]:
-    served = served_model(service.setting, about.model)
-    with service.reached(about) as explainer:
-        real = audit(explainer, about.inputs, about.targets, seed=SEED)
-    truth = true_gradients(served, about.inputs, about.targets)
-    apart = against_model(truth, real.gradient, real.observed).distance
-    seen = real.observed.reshape(len(apart), -1).sum(1).astype(float)
-    by_model = judge(apart, real.judgement.queries_per_gradient, seen) if real.proposal else real.judgement
+    with_model, without, plan = _audited(service, about)
     rows = {
-        "measured": measured.judgement,
-        "audited_with_the_model": by_model,
-        "predicted": predicted.judgement,
-        "audited_without": real.judgement,
+        "measured": _figures(measured.judgement),
+        "audited_with_the_model": with_model,
+        "predicted": _figures(predicted.judgement),
+        "audited_without": without,
     }
     setting = {name: value for name, value in asdict(service.setting).items() if value not in (None, math.inf)}
     return {
         "change": measured.words,
         "access": service.access,
         "setting": setting,
-        **{
-            name: {"verdict": one.verdict.value, "median_distance": one.median_distance, "share": one.share_recovered}
-            for name, one in rows.items()
-        },
+        **rows,
         "tried_on_the_service": predicted.measured,
         "queries_for_the_row": predicted.queries,
         "paper_formula": {
             name: {"equation": stop.paper.equation, "verdict": stop.paper.judgement.verdict.value}
             for name, stop in (("measured", measured), ("predicted", predicted))
         },
-        "plan": real.proposal.way.value if real.proposal else None,
+        "plan": plan,
+    }
+
+
+def _audited(service: Restarted, about: Subject) -> tuple[dict[str, Any], dict[str, Any], str | None]:
+    """One audit, its gradients held against the model's and against the outputs, and the plan's kind."""
+    try:
+        with service.reached(about) as explainer:
+            real = audit(explainer, about.inputs, about.targets, seed=SEED)
+    except DisintegrateError as error:
+        none = {"verdict": f"none: {error}", "median_distance": None, "share": None}
+        return none, none, None
+    if real.proposal is None:
+        return _figures(real.judgement), _figures(real.judgement), None
+    truth = true_gradients(served_model(service.setting, about.model), about.inputs, about.targets)
+    apart = against_model(truth, real.gradient, real.observed).distance
+    seen = real.observed.reshape(len(apart), -1).sum(1).astype(float)
+    by_model = judge(apart, real.judgement.queries_per_gradient, seen)
+    return _figures(by_model), _figures(real.judgement), real.proposal.way.value
+
+
+def _figures(found: Judgement) -> dict[str, Any]:
+    return {
+        "verdict": found.verdict.value,
+        "median_distance": found.median_distance,
+        "share": found.share_recovered,
+        "queries": found.queries_per_gradient,
     }
 
 
@@ -145,6 +162,7 @@ def summary(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
         record[row_name] = {
             "agree": len(found) - len(apart),
             "share": 1 - len(apart) / max(len(found), 1),
+            "disagree_by_access": dict(Counter(row["access"] for row in apart)),
             "disagreements": [
                 {
                     "network": row["setting"]["network"], "rule": row["setting"]["rule"], "change": row["change"],

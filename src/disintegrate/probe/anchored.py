@@ -95,7 +95,9 @@ def _steepness(
     with np.errstate(divide="ignore", invalid="ignore"):
         tried = np.stack([np.zeros_like(a), (-b + root) / (2 * a), (-b - root) / (2 * a), -c / b])
     tried = np.clip(np.nan_to_num(tried, nan=0.0, posinf=most, neginf=-most), -most, most)
-    ratios = (n0 + 2 * n1 * tried + n2 * tried**2) / np.maximum(d0 + 2 * d1 * tried + d2 * tried**2, 1e-300)
+    # a ramp that fits to nothing is no candidate, whatever its ratio
+    with np.errstate(over="ignore"):
+        ratios = (n0 + 2 * n1 * tried + n2 * tried**2) / np.maximum(d0 + 2 * d1 * tried + d2 * tried**2, 1e-300)
     best: Float64[np.ndarray, " c"] = np.take_along_axis(tried, ratios.argmin(0)[None], 0)[0]
     return best
 
