@@ -25,7 +25,7 @@ from subjects import Setting, Subject, in_process, over_http, served_model, subj
 from disintegrate import Capabilities, DisintegrateError, Explainer, Output, audit
 from disintegrate.audit import Judgement, Stop, against_model, changes, judge, what_stops
 from disintegrate.audit.changes import Change
-from disintegrate.audit.run import true_gradients
+from disintegrate.audit.truth import true_gradients
 from disintegrate.files import write_atomically
 from disintegrate.versions import versions
 

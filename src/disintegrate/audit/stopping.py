@@ -11,9 +11,9 @@ from torch import nn
 
 from disintegrate.audit.changes import Change, changes
 from disintegrate.audit.checking import against_model
+from disintegrate.audit.described import Described
 from disintegrate.audit.faithfulness import Faithfulness, exact_attributions, faithfulness
 from disintegrate.audit.formulas import PaperFormula, best_formula, formulas
-from disintegrate.audit.described import Described
 from disintegrate.audit.run import audit
 from disintegrate.audit.truth import true_gradients
 from disintegrate.audit.verdict import Judgement, fewer_than_differences, judge
