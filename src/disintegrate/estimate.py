@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Float64, Int
 
 from disintegrate.explainers.protocol import Explainer, Output
+from disintegrate.extrapolation import extrapolation, foretold_by_polynomial, is_smooth
 from disintegrate.kriging import krige, predicted_distance
 from disintegrate.noise import Noise, noise_of
 from disintegrate.plan import Plan, Query
@@ -36,6 +37,7 @@ def estimate(
 
     The walk is fitted to the answers of all inputs together. The outputs at the queries' ends, which come with
     every explanation, show for each input on which stretches of the ray no kink lies; there its clock stands still.
+    Where the answers are rather those of a model without kinks, they are extrapolated instead.
 
     Args:
         explainer: the service; its rule must be known.
@@ -79,14 +81,20 @@ def estimate(
     if outputs and capabilities.output is Output.LOGITS:
         priors = [_stopped(fitted, queries, answers, row, noise) for row in range(len(inputs))]
     gradient, magnitude, expected = np.zeros(integrals.shape[::2]), np.zeros(len(inputs)), np.zeros(len(inputs))
+    smooth = extrapolation(queries, rule) if is_smooth(integrals, queries, rule, fitted, noise) else None
     known: dict[Prior, tuple[Plan, float]] = {}
     for row, prior in enumerate(priors):
         if prior not in known:
             plan = krige(queries, rule, prior, noise)
             known[prior] = plan, predicted_distance(plan, rule, prior, noise)
         plan, expected[row] = known[prior]
+        if smooth is not None:
+            plan = common = smooth
         parts = np.array([term.coefficient for term in plan])[:, None] * integrals[row]
         gradient[row], magnitude[row] = parts.sum(axis=0), np.linalg.norm(parts, axis=1).sum()
+    if smooth is not None:
+        # one answer foretold from the others, by a polynomial of one degree less
+        expected = np.minimum(foretold_by_polynomial(integrals, queries, rule), expected)
     observed = np.any([answer.observed for answer in answers], axis=0)
     return Recovery(
         gradient=gradient.reshape(inputs.shape),
