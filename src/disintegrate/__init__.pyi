@@ -1,3 +1,4 @@
+from . import plots
 from .audit import AuditResult, Verdict, audit
 from .clients import connect
 from .closed_form import baseline_window, bias_free, shared_piece, single_step, single_step_beyond, step_count
@@ -141,6 +142,7 @@ __all__ = [
     "noise_of",
     "nudged",
     "plan_errors",
+    "plots",
     "predicted_distance",
     "prepare",
     "probe",

@@ -103,7 +103,7 @@ def test_settings_stand_in_a_file_and_flags_win(
     )
     code, text, _ = run(capsys, monkeypatch, "audit", "--settings", str(chosen))
     assert code == 0
-    assert text.count('"target": ') == 1 + 2  # the record's own, and two inputs
+    assert text.count('"target": ') == 1 + 2 + 2  # the record's own, two inputs, and both as examples
     assert '"what_stops_it": []' in text
     code, text, _ = run(capsys, monkeypatch, "audit", "--settings", str(chosen), "--images", "1", "--fail-on", "leaks")
     assert code == 3

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from disintegrate import Capabilities, LocalExplainer, distance, summarise
+from disintegrate.models.weights import weights_sha256
 from disintegrate.paper import drawings, evidence, mnist
 from disintegrate.paper.conditions import CONDITIONS, as_served, conditions_for
 from disintegrate.paper.experiments import (
@@ -21,7 +22,7 @@ from disintegrate.paper.experiments import (
 )
 from disintegrate.paper.networks import build
 from disintegrate.paper.records import claims
-from disintegrate.paper.store import ModelRecord, Recipe, TrainedNetwork, weights_sha256
+from disintegrate.paper.store import ModelRecord, Recipe, TrainedNetwork
 from disintegrate.paper.units import Units
 from tests import oracles
 

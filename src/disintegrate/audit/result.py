@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Float64, Int
 
 from disintegrate.audit.checking import Check
 from disintegrate.audit.choosing import Choice
+from disintegrate.audit.examples import Example
 from disintegrate.audit.verdict import RECOVERED, Judgement
 from disintegrate.explainers.protocol import Capabilities
 from disintegrate.planner import Proposal
@@ -19,6 +20,8 @@ from disintegrate.versions import versions
 
 # The weakness, as MITRE ATLAS names it: "Extract ML Model" under "Exfiltration via AI Inference API".
 WEAKNESS = "AML.T0024.002"
+# Of the record; a reader refuses a newer one.
+FORMAT = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +47,7 @@ class AuditResult:
         choice: the rule that was taken where none is known.
         moved_by: how far each coordinate was moved off a kink of the outputs, root mean square; 0 for not at all.
         notes: what a reader of the verdict must know beside it, each a sentence.
+        examples: a few inputs, for whom one query more was spent on the plain explanation.
     """
 
     judgement: Judgement
@@ -63,12 +67,13 @@ class AuditResult:
     choice: Choice | None = None
     moved_by: float = 0.0
     notes: tuple[str, ...] = ()
+    examples: tuple[Example, ...] = ()
 
     @property
     def queries(self) -> int:
         """All that were spent."""
         before = self.queries_for_choice + (self.probed.queries if self.probed else 0)
-        return before + self.queries_for_plan + self.queries_for_check
+        return before + self.queries_for_plan + self.queries_for_check + len(self.examples)
 
     def record(self) -> dict[str, Any]:
         """As plain values for JSON.
@@ -89,6 +94,7 @@ class AuditResult:
         rows = zip(self.targets.tolist(), self.distance.tolist(), seen.tolist(), strict=True)
         return {
             "kind": "audit",
+            "format": FORMAT,
             "verdict": self.judgement.verdict.value,
             **judgement,
             "notes": list(self.notes),
@@ -102,6 +108,7 @@ class AuditResult:
                 "choice": self.queries_for_choice,
                 "plan": self.queries_for_plan,
                 "check": self.queries_for_check,
+                "examples": len(self.examples),
                 "all": self.queries,
             },
             "service": _service(self.capabilities) if self.capabilities else None,
@@ -112,6 +119,7 @@ class AuditResult:
                 {"target": target, "distance": apart, "queries": per_input, "observed": observed}
                 for target, apart, observed in rows
             ],
+            "examples": [example.record() for example in self.examples],
             "seed": self.seed,
             "versions": versions(),
         }

@@ -10,6 +10,7 @@ from torch import nn
 
 from disintegrate.audit.checking import Check, against_model, against_outputs, of_all
 from disintegrate.audit.described import Described
+from disintegrate.audit.examples import examples_of
 from disintegrate.audit.knowing import Known, understand
 from disintegrate.audit.result import AuditResult
 from disintegrate.audit.ties import beside_kinks
@@ -40,6 +41,7 @@ def audit(
     probed: ProbeResult | None = None,
     said: Said | None = None,
     seed: int = 0,
+    examples: int = 0,
     progress: Progress = SILENT,
 ) -> AuditResult:
     """Say whether a service gives its model's gradients away, by the best plan for what it permits.
@@ -62,6 +64,7 @@ def audit(
         probed: what a probe has found out before; then none is made.
         said: what the owner says that the service does, where the explainer does not tell it.
         seed: for the directions that are drawn.
+        examples: so many of the inputs are kept in the record, for its page; each costs one query more.
         progress: where to show queries.
 
     Raises:
@@ -102,7 +105,11 @@ def audit(
         budget = min(budget, fewer_than_differences((inputs != starts).reshape(len(inputs), -1).sum(1)))
         proposal = propose(known.capabilities, budget=budget, lowest=lowest, highest=highest)
     found = _executed(explainer, inputs, targets, known, proposal, truth, seed, progress)
-    return replace(found, moved_by=moved_by)
+    shown = examples_of(
+        explainer if known.capabilities is None else Described(explainer, known.capabilities), inputs, targets,
+        distances=found.distance, gradient=found.gradient, observed=found.observed, truth=truth, count=examples,
+    )  # fmt: skip
+    return replace(found, moved_by=moved_by, examples=shown)
 
 
 def _executed(

@@ -6,7 +6,14 @@ import sys
 
 from rich.text import Text
 
-from disintegrate.cli import auditing, planning, probing, reproduction, serving  # noqa: F401  each joins its commands
+from disintegrate.cli import (  # noqa: F401  each joins its commands
+    auditing,
+    planning,
+    probing,
+    reporting,
+    reproduction,
+    serving,
+)
 from disintegrate.cli.root import app, errors
 from disintegrate.errors import DisintegrateError
 

@@ -77,6 +77,7 @@ class Subject:
     model: nn.Module | None = None
     said: Said | None = None
     probed: ProbeResult | None = None
+    weights_sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,7 @@ def _captum(target: str, asked: Asked, words: Words, output: int) -> Subject:
     import torch
 
     from disintegrate.explainers.captum import METHODS, from_captum, made_by
+    from disintegrate.models.weights import weights_sha256
 
     said = words.said()
     methods = {rule: method for method, rule in METHODS.items()}
@@ -152,7 +154,8 @@ def _captum(target: str, asked: Asked, words: Words, output: int) -> Subject:
         with torch.no_grad():
             outputs = service.model(torch.tensor(inputs))
         targets = outputs.argmax(1).numpy() if outputs.ndim == 2 else targets
-    return Subject(service, inputs, targets, service.model)
+    weights = None if service.model is None else weights_sha256(service.model)
+    return Subject(service, inputs, targets, service.model, weights_sha256=weights)
 
 
 def _model(target: str, asked: Asked, words: Words, architecture: str | None, trust: bool) -> Subject:
@@ -160,6 +163,7 @@ def _model(target: str, asked: Asked, words: Words, architecture: str | None, tr
     from torch import nn
 
     from disintegrate import LocalExplainer, Wire, Wired, load_model
+    from disintegrate.models.weights import weights_sha256
 
     probabilities = bool(words.probabilities)
     loaded = load_model(target, architecture=architecture, trust=trust)
@@ -173,7 +177,8 @@ def _model(target: str, asked: Asked, words: Words, architecture: str | None, tr
     with torch.no_grad():
         targets = model(torch.tensor(inputs)).argmax(1).numpy()
     local = LocalExplainer(model, replace(allowed, output=output_of(probabilities)))
-    return Subject(Wired(local, wire) if words.digits is not None else local, inputs, targets, model)
+    service = Wired(local, wire) if words.digits is not None else local
+    return Subject(service, inputs, targets, model, weights_sha256=weights_sha256(loaded.module))
 
 
 def output_of(probabilities: bool) -> Output:

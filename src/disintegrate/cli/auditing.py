@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
@@ -15,6 +16,7 @@ from rich.table import Table
 
 from disintegrate.cli.audit_log import audited_log, print_log
 from disintegrate.cli.audit_targets import Asked, Paid, Subject, Words, subject_of
+from disintegrate.cli.reporting import write_page
 from disintegrate.cli.root import Bars, app, bars
 from disintegrate.cli.settings_file import read_flags
 from disintegrate.errors import InvalidValue
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 LEAK = 3
 # Inputs at which each change is tried.
 REMEDIED = 32
+# Inputs that the page shows.
+SHOWN = 6
 # The verdicts that fail, for each choice of `--fail-on`.
 FAILING = {"leaks": ("leaks",), "partly": ("leaks", "partly"), "never": ()}
 
@@ -105,6 +109,7 @@ def audit(
     fail_on: Annotated[FailOn, typer.Option(help="Exit with 3 from this verdict on.")] = FailOn.PARTLY,
     remedies: Annotated[bool, typer.Option(help="Try what stops it, at a few of the inputs.")] = True,
     out: Annotated[Path | None, typer.Option(help="Write the record here.")] = None,
+    page: Annotated[Path | None, typer.Option(help="Write the page of the record here.")] = None,
     sarif: Annotated[Path | None, typer.Option(help="Write the verdict as SARIF here.")] = None,
     seed: Annotated[int, typer.Option(help="For the directions that are asked.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the record instead of sentences.")] = False,
@@ -114,6 +119,8 @@ def audit(
     A model is audited behind a service of its own with the settings given; what they say of an endpoint is confirmed,
     and what they do not say probed. Exit code 3 where it leaks.
     """
+    if log is not None and page is not None:
+        raise InvalidValue("An audit of a log has no page.", got="--page", instead="Write its record: --out FILE.")
     if log is not None:
         found_there = audited_log(log, target, rule, steps, architecture, trust_model)
         record = {"target": str(log), **found_there.record()}
@@ -124,6 +131,7 @@ def audit(
     if target is None:
         raise InvalidValue("There is nothing to audit.", got="no TARGET", instead="Name an endpoint, a model or --log.")
     from disintegrate import audit as run
+    from disintegrate.audit import provenance
 
     asked = Asked(inputs, images, _listed(columns), _pair(normalise))
     words, paid = Words(rule, steps, baseline, probabilities, digits), Paid(key_file, journal, in_doubt.value)
@@ -131,11 +139,17 @@ def audit(
         subject = subject_of(target, asked, words, output, paid, architecture, trust_model, seed, held, progress)
         found = run(
             subject.explainer, subject.inputs, subject.targets, model=subject.model, probed=subject.probed,
-            said=subject.said, budget=budget, seed=seed, progress=progress,
+            said=subject.said, budget=budget, seed=seed, examples=SHOWN, progress=progress,
         )  # fmt: skip
         stops = () if not remedies else _remedies(subject, found, budget, seed, progress)
-    record = {"target": target, **found.record(), "what_stops_it": [stop.record() for stop in stops]}
+    record = {"target": target, **found.record(), "what_stops_it": [stop.record() for stop in stops],
+              "run": provenance(sys.argv[1:], target, subject.inputs, subject.weights_sha256)}  # fmt: skip
     _write(record, out, sarif, as_json)
+    if page is not None:
+        from disintegrate.audit import record_of
+        from disintegrate.report import render_audit
+
+        write_page(page, render_audit(record_of(record)))
     if not as_json:
         _print(found)
         _print_remedies(stops)
@@ -144,10 +158,11 @@ def audit(
 
 def _write(record: dict[str, Any], out: Path | None, sarif: Path | None, as_json: bool) -> None:
     from disintegrate.audit import sarif as as_sarif
+    from disintegrate.audit import written
     from disintegrate.files import write_atomically
 
     if out is not None:
-        write_atomically(out, (json.dumps(record, indent=1) + "\n").encode())
+        write_atomically(out, written(record).encode())
     if sarif is not None:
         write_atomically(sarif, (json.dumps(as_sarif(record, record["target"]), indent=1) + "\n").encode())
     if as_json:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import warnings
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from disintegrate.errors import DamagedFile, UnknownName, Untrusted
@@ -82,6 +83,16 @@ def fitted(module: nn.Module, tensors: dict[str, Tensor], source: Path, name: st
         )
     module.load_state_dict(tensors)
     return module.eval()
+
+
+def tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    """A module's weights and buffers, as they can be stored."""
+    return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in module.state_dict().items()}
+
+
+def weights_sha256(module: nn.Module) -> str:
+    """Checksum of a module's weights and buffers."""
+    return hashlib.sha256(save(tensors_of(module))).hexdigest()
 
 
 def _read_with_code(path: Path) -> object:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import nn
 
 from disintegrate.errors import DamagedFile
 from disintegrate.files import write_atomically
-from disintegrate.models.weights import fitted, read_tensors
+from disintegrate.models.weights import fitted, read_tensors, tensors_of, weights_sha256
 from disintegrate.paper.networks import build
 
 
@@ -58,11 +58,6 @@ def digest(recipe: Recipe, data_sha256: str) -> str:
     return f"{recipe.network}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
-def weights_sha256(model: nn.Module) -> str:
-    """Checksum of a network's weights and buffers."""
-    return hashlib.sha256(save(_tensors(model))).hexdigest()
-
-
 def load_weights(path: Path, network: str) -> nn.Module:
     """Read weights into a named network.
 
@@ -106,9 +101,5 @@ def load_trained(folder: Path, key: str) -> TrainedNetwork | None:
 
 def store_trained(folder: Path, key: str, trained: TrainedNetwork) -> None:
     """Write weights first and the record last, so that a record always has its weights."""
-    write_atomically(folder / f"{key}.safetensors", save(_tensors(trained.model)))
+    write_atomically(folder / f"{key}.safetensors", save(tensors_of(trained.model)))
     write_atomically(folder / f"{key}.json", (trained.record.model_dump_json(indent=2) + "\n").encode())
-
-
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in model.state_dict().items()}

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from disintegrate.errors import DamagedFile
 from disintegrate.files import write_atomically
-from disintegrate.models.weights import read_tensors
+from disintegrate.models.weights import read_tensors, weights_sha256
 from disintegrate.paper.mnist import Digits
 from disintegrate.paper.networks import build
 from disintegrate.paper.store import (
@@ -23,7 +23,6 @@ from disintegrate.paper.store import (
     digest,
     load_trained,
     store_trained,
-    weights_sha256,
 )
 from disintegrate.progress import SILENT, Progress
 from disintegrate.versions import versions

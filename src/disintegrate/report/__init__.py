@@ -1,5 +1,5 @@
-"""Records rendered as one self-contained HTML page."""
+"""Records rendered as self-contained HTML pages."""
 
-from disintegrate.report.page import render, render_folder
+import lazy_loader
 
-__all__ = ["render", "render_folder"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from disintegrate.files import write_atomically
@@ -17,9 +16,10 @@ from disintegrate.paper.records import Cell, Drawing, Evidence, Record, Run, cla
 from disintegrate.paper.saturation import Saturation, load_saturation
 from disintegrate.paper.ties import TiesStudy, load_ties
 from disintegrate.report.estimates import CalibrationStudy, FixedStudy, calibration_svg, load_calibration, load_fixed
-from disintegrate.report.findings import Finding, findings, number
+from disintegrate.report.findings import Finding, findings
 from disintegrate.report.kinks import kinks_sections
 from disintegrate.report.saturation import saturation_section
+from disintegrate.report.templating import template
 from disintegrate.report.ties import ties
 
 TABLE_TITLES = {
@@ -44,20 +44,12 @@ class Studies:
 
 def render(run: Run, records: Sequence[Record], studies: Studies | None = None) -> str:
     """Draw the page of a reproduction from its records alone, and from studies of its networks."""
-    environment = Environment(
-        loader=PackageLoader("disintegrate.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["figure"] = number
     found = [record for record in records if isinstance(record, Cell)]
     explained = findings(records)
     studies = studies or Studies()
     section = saturation_section(studies.saturation) if studies.saturation else None
     calibration = studies.calibration
-    return environment.get_template("reproduction.html.j2").render(
+    return template("reproduction").render(
         run=run,
         tables={table: rows_of(found, table) for table in TABLE_TITLES},
         titles=TABLE_TITLES,

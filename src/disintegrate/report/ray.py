@@ -8,8 +8,8 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
+from disintegrate import plots
 from disintegrate.measure import Measure
-from disintegrate.paper.figures import STYLE
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 ROWS = 3
@@ -24,7 +24,7 @@ def measure_text(measure: Measure, width: int = 72) -> str:
         >>> "▲" in measure_text(Measure(np.array([0.5, 1.0]), np.array([-1.0, 2.0])))
         True
     """
-    low, high = _shown(measure)
+    low, high = plots.shown_of(measure)
     columns = np.zeros(width)
     inside = (measure.positions >= low) & (measure.positions <= high)
     place = np.round((measure.positions[inside] - low) / (high - low) * (width - 1)).astype(int)
@@ -52,28 +52,13 @@ def measure_svg(measure: Measure) -> str:
         >>> measure_svg(Measure(np.array([1.0]), np.array([1.0]))).startswith("<svg")
         True
     """
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(plots.STYLE):
         figure = Figure(figsize=(7, 2.2), layout="constrained")
-        axes = figure.subplots()
-        axes.vlines(measure.positions, 0, measure.weights, linewidth=1.2)
-        axes.axhline(0, color="#777777", linewidth=0.6)
-        axes.axvline(1, color="#cc6633", linewidth=0.8, linestyle=":")
-        axes.set(xlabel="position on the ray (0: baseline, 1: input)", ylabel="weight", xlim=_shown(measure))
+        plots.measure(figure.subplots(), measure)
         text = StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None})
     svg = text.getvalue()
     return svg[svg.index("<svg") :]
-
-
-def _shown(measure: Measure) -> tuple[float, float]:
-    """The stretch of the ray to show: all of it near the input, a window's own neighbourhood, never the far end."""
-    first, last = measure.support
-    if not np.isfinite(first):
-        return 0.0, 1.25
-    if last > first > 0.9 and last < 1.1:
-        around = 1.5 * (last - first)
-        return 1 - around, 1 + around
-    return min(0.0, first), float(np.clip(last * 1.02, 1.25, 5.0))
 
 
 def _bars(shares: np.ndarray, row: int) -> str:
