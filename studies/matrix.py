@@ -234,7 +234,8 @@ def by_arithmetic(row: Row, about: Subject) -> Expected:
 def outweighed(row: Row, about: Subject) -> Expected:
     """One step of the right Riemann sum from a far baseline still asks at the input: the noise over |b - x|."""
     drawn, model = np.random.default_rng(5), deepcopy(about.model).double()
-    near, far = [], []
+    near: list[float] = []
+    far: list[float] = []
     for x, target in zip(about.inputs.astype(np.float64), about.targets.tolist(), strict=True):
         true = gradients(model, x, target, np.ones(1))[0]
         error = row.setting.noise * drawn.normal(size=true.size) / np.abs(x.ravel())
