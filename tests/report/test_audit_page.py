@@ -219,7 +219,11 @@ def test_a_change_is_told_for_what_it_does() -> None:
         == "does not stop it"
     )
     frozen = rows["freeze the steps at 50"]
-    assert (frozen.outcome == "stops only the paper's formulas") is frozen.stop.stops_only_the_papers_formulas
+    formulas = rows["as it is"].stop.paper_formula, frozen.stop.paper_formula
+    assert formulas[0] is not None
+    assert formulas[1] is not None
+    assert not formulas[0].stopped_alone
+    assert (frozen.outcome == "stops only the paper's formulas") is formulas[1].stopped_alone
     # one that stops all, by the record
     sealed = stops[1].model_copy(update={"verdict": Verdict.NOT_SHOWN, "change": "answer nothing"})
     told = stopping_sentence(stop_rows((stops[0], sealed, *stops[2:])))

@@ -194,14 +194,25 @@ class _Figures(_Part):
     queries_by_differences: float
 
 
+class FormulaShown(_Part):
+    """The best of the paper's own formulas against changed settings."""
+
+    equation: str
+    verdict: Verdict = Field(strict=False)
+    share_recovered: float
+    median_distance: float
+    queries_per_gradient: int
+    stopped_alone: bool
+
+
 class StopShown(_Figures):
     """One change of the settings, and what is left of the leak."""
 
     change: str
     measured: bool
     explanation: FaithfulnessShown | None
-    papers_formulas: float | None = None
-    stops_only_the_papers_formulas: bool = False
+    paper_formula: FormulaShown | None = None
+    queries: int = 0
 
 
 class Asked(_Part):

@@ -128,7 +128,7 @@ def stop_rows(stops: Sequence[StopShown]) -> list[StopRow]:
     rows = []
     base = stops[0].explanation if stops else None
     for place, stop in enumerate(stops):
-        outcome, mark = ONLY_PAPERS if stop.stops_only_the_papers_formulas else OUTCOMES[stop.verdict]
+        outcome, mark = ONLY_PAPERS if _only_papers(stop, stops[0]) else OUTCOMES[stop.verdict]
         shown = stop.explanation
         changes = ("", "")
         if shown is not None and base is not None:
@@ -167,6 +167,14 @@ def worded(finding: FindingShown) -> str:
     if isinstance(value, list):
         return ", ".join(entry if isinstance(entry, str) else number(entry) for entry in value)
     return value if isinstance(value, str) else number(value)
+
+
+def _only_papers(stop: StopShown, before: StopShown) -> bool:
+    """Whether a change stops the paper's formulas, which got the gradients before, and not the best plan."""
+    was, now = before.paper_formula, stop.paper_formula
+    if was is None or now is None or stop.verdict is not Verdict.LEAKS:
+        return False
+    return now.stopped_alone and not was.stopped_alone
 
 
 def _change(value: float) -> str:
