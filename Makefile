@@ -36,6 +36,7 @@ conformance: .venv-conformance/installed
 
 # docs/audit-your-endpoint.md to the letter, in an environment that holds nothing but what it tells to install.
 newcomer: .venv-newcomer/installed
+	.venv-newcomer/bin/pip install --quiet --no-deps --force-reinstall .
 	.venv-newcomer/bin/python tests/newcomer.py
 
 .venv-newcomer/installed: pyproject.toml constraints.txt

@@ -9,6 +9,7 @@ from torch import nn
 from disintegrate import (
     Capabilities,
     Explanation,
+    InvalidValue,
     LocalExplainer,
     NotPermitted,
     Output,
@@ -168,3 +169,5 @@ def test_a_service_that_takes_no_plan_is_said_to() -> None:
 def test_a_rule_that_is_none_is_refused() -> None:
     with pytest.raises(UnknownName, match="There is no such quadrature rule"):
         Said("simpson")
+    with pytest.raises(InvalidValue, match="leave nothing to ask. Got 9 to 3"):
+        Said(steps=(9, 3))

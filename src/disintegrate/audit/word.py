@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from disintegrate.errors import InvalidValue
 from disintegrate.explainers.protocol import Capabilities, Output
 from disintegrate.explainers.wire import Wire
 from disintegrate.probe.result import Override, ProbeResult
@@ -25,6 +26,7 @@ class Said:
 
     Raises:
         UnknownName: there is no such rule.
+        InvalidValue: bounds on the steps that leave nothing to ask.
 
     Example:
         >>> Said(rule="midpoint", steps=(1, 100)).free_steps
@@ -41,6 +43,12 @@ class Said:
     def __post_init__(self) -> None:
         if self.rule is not None:
             rule_named(self.rule)
+        if self.steps is not None and not 1 <= self.steps[0] <= self.steps[1]:
+            raise InvalidValue(
+                "These bounds on the steps leave nothing to ask.",
+                got=f"{self.steps[0]} to {self.steps[1]}",
+                instead="Give the fewest first, at least 1.",
+            )
 
     @property
     def free_steps(self) -> bool | None:

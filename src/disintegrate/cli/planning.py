@@ -102,7 +102,7 @@ def steps_of(text: str) -> tuple[int, int]:
     """The fewest and the most steps that an option names, such as 50 or 20-100."""
     fewest, _, most = text.partition("-")
     most = most or fewest
-    if not fewest.isdigit() or not most.isdigit() or not 1 <= int(fewest) <= int(most):
+    if not fewest.isdigit() or not most.isdigit():
         raise InvalidValue("Steps are a number, or two.", got=repr(text), instead="Use --steps 50, or --steps 20-100.")
     return int(fewest), int(most)
 
