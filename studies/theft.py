@@ -202,8 +202,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         row = json.loads(path.read_text())
         found.append(row)
         like = row["likeness"]
-        print(f"{row['words']}, seed {row['seed']}: {row['points']} points, {row['queries']} explanations, largest error "
-              f"{like['largest_error']:.2g}, agreement {like['agreement']:.4f}")  # fmt: skip
+        print(f"{row['words']}, seed {row['seed']}: {row['points']} points, {row['queries']} explanations, largest "
+              f"error {like['largest_error']:.2g}, agreement {like['agreement']:.4f}")  # fmt: skip
     if len(found) < len(work):
         print(f"{len(work) - len(found)} thefts are left; the same command goes on.")
         return
