@@ -50,6 +50,7 @@ class Row:
         asked: classes explained at each; None for all.
         service: `open`, `3 digits`, `2 digits`, or `fixed` for a service whose callers set nothing.
         steps: of the training.
+        batch: inputs in each.
     """
 
     learnt: Learnt
@@ -57,25 +58,27 @@ class Row:
     asked: int | None = None
     service: str = "open"
     steps: int = 3000
+    batch: int = 10
 
     @property
     def name(self) -> str:
         """Of the row, in its files."""
         asked = "all" if self.asked is None else str(self.asked)
-        return f"{self.learnt.name.lower()}-{self.images}-{asked}-{self.service.replace(' ', '_')}"
+        kind = f"{self.learnt.name.lower()}-{self.images}-{asked}-{self.service.replace(' ', '_')}"
+        return f"{kind}-{self.steps}x{self.batch}"
 
 
 ROWS = (
     Row(Learnt.GRADIENTS, 10),
     Row(Learnt.LOGITS, 10),
-    Row(Learnt.GRADIENTS, 50),
-    Row(Learnt.LOGITS, 50),
-    Row(Learnt.GRADIENTS, 250, asked=1, steps=5000),
-    *(Row(learnt, 50) for learnt in (Learnt.LABELS, Learnt.PROBABILITIES)),
+    Row(Learnt.GRADIENTS, 50, steps=4000),
+    Row(Learnt.LOGITS, 50, steps=4000),
+    Row(Learnt.GRADIENTS, 250, asked=1, steps=6000),
+    *(Row(learnt, 50, steps=4000) for learnt in (Learnt.LABELS, Learnt.PROBABILITIES)),
     *(Row(Learnt.GRADIENTS, images, service=service) for service in ("3 digits", "2 digits", "fixed")
       for images in (10, 50)),
-    Row(Learnt.ANSWERS, 50, service="ten steps"),
-    *(Row(learnt, images) for images in (250, 500, 1000, 2000, 4000, 5000)
+    Row(Learnt.ANSWERS, 50, service="ten steps", steps=2000),
+    *(Row(learnt, images, batch=50) for images in (250, 500, 1000, 2000, 4000, 5000)
       for learnt in (Learnt.LOGITS, Learnt.PROBABILITIES, Learnt.LABELS)),
 )  # fmt: skip
 
@@ -99,7 +102,7 @@ def measure(row: Row, victim: nn.Module, seed: int, pause: Pause) -> Extraction:
     explainer, plan = service_of(row.service, victim)
     method = partial(
         student, classes=CLASSES, network=partial(build, "LeNet", seed + 1), plan=plan, learnt=row.learnt,
-        asked=row.asked, training=Training(steps=row.steps), seed=seed, pause=pause,
+        asked=row.asked, training=Training(steps=row.steps, batch=row.batch), seed=seed, pause=pause,
     )  # fmt: skip
     return extract(
         method, explainer, inputs[:TRAINED_FROM][: row.images], inputs[TRAINED_FROM:], victim,
@@ -130,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     found: list[dict[str, Any]] = []
     for row in ROWS[: options.rows]:
         for seed in range(options.seeds):
-            stem = f"student-{trained.record.weights_sha256[:12]}-{row.name}-{row.steps}-{seed}"
+            stem = f"student-{trained.record.weights_sha256[:12]}-{row.name}-{seed}"
             done = options.folder / f"{stem}.json"
             if not done.is_file():
                 left = options.seconds - (time.monotonic() - started)
