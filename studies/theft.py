@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from disintegrate import (
     Capabilities,
@@ -32,6 +32,7 @@ from disintegrate import (
     Wire,
     Wired,
     baseline_window,
+    bias_free,
     propose,
     single_step,
     single_step_beyond,
@@ -82,6 +83,18 @@ class Blurred:
         return Explanation(answer.output, (ray * (gradients + drawn)).reshape(answer.attribution.shape))
 
 
+class FirstOutputs(nn.Module):
+    """The first so many of the outputs."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+
+    def forward(self, outputs: Tensor) -> Tensor:
+        """Leave the others out."""
+        return outputs[:, : self.count]
+
+
 @dataclass(frozen=True, eq=False)
 class Case:
     """One kind of theft.
@@ -93,6 +106,8 @@ class Case:
         plan: how gradients are asked for.
         around: what stands around the service, for a seed.
         seeds: how often it is repeated.
+        far: whether lines run far out.
+        classes: that the service explains.
     """
 
     name: str
@@ -100,7 +115,9 @@ class Case:
     capabilities: Capabilities
     plan: Plan | Proposal
     around: Callable[[Explainer, int], Explainer] = lambda explainer, seed: explainer
-    seeds: int = SEEDS
+    seeds: int = 3
+    far: bool = False
+    classes: int = CLASSES
 
 
 def _rounded(explainer: Explainer, seed: int, *, digits: int) -> Explainer:
@@ -113,7 +130,8 @@ def _blurred(explainer: Explainer, seed: int, *, relative: float) -> Explainer:
 
 def cases() -> Iterator[Case]:
     """All kinds of theft of TwoLayerNet."""
-    yield Case("single_step", "right Riemann, one step", OPEN, single_step())
+    yield Case("single_step", "right Riemann, one step", OPEN, single_step(), seeds=SEEDS)
+    yield Case("one_class", "the same, a service that explains one class alone", OPEN, single_step(), classes=1)
     window = baseline_window(2.0**-10, 1, centred=True)
     yield Case("captum", "Captum's default rule, one step, a window around the input", CAPTUM, window)
     beyond = "Captum's default rule, one step on [0, 2], and the output"
@@ -127,6 +145,10 @@ def cases() -> Iterator[Case]:
     both = replace(BOX, output=Output.PROBABILITIES)
     yield Case("box_probabilities", "probabilities within the box, one step", both, single_step())
     yield Case("fixed", "everything fixed at 50 steps, the planner's estimate", FIXED, propose(FIXED), seeds=1)
+    words = "everything fixed at 50 steps, far out"
+    yield Case("fixed_far", words, FIXED, bias_free(50), far=True)
+    captum = replace(FIXED, rule=CAPTUM.rule)
+    yield Case("captum_fixed_far", f"Captum's default rule, {words}", captum, bias_free(50), far=True)
     for digits in DIGITS:
         around = partial(_rounded, digits=digits)
         yield Case(f"digits_{digits}", f"one step, {digits} significant digits", OPEN, single_step(), around, seeds=1)
@@ -140,11 +162,22 @@ def steal(case: Case, victim: nn.Module, seed: int) -> dict[str, Any]:
     """One theft, scored on the test images."""
     test = mnist.load("test")
     inputs, labels = test.normalised(), test.labels.astype(np.int64)
-    served = nn.Sequential(victim, nn.Softmax(1)).eval() if case.capabilities.output is Output.PROBABILITIES else victim
-    method = partial(one_hidden_layer, classes=CLASSES, plan=case.plan, seed=seed)
+    served = victim
+    if case.capabilities.output is Output.PROBABILITIES:
+        served = nn.Sequential(victim, nn.Softmax(1)).eval()
+    if case.classes < CLASSES:
+        served = nn.Sequential(victim, FirstOutputs(case.classes)).eval()
+    method = partial(one_hidden_layer, classes=case.classes, plan=case.plan, far=case.far, seed=seed)
     explainer = case.around(LocalExplainer(served, case.capabilities), seed)
     found = extract(
-        method, explainer, inputs[:EXAMPLES], inputs, served, name="one_hidden_layer", labels=labels, budget=GIVEN_UP
+        method,
+        explainer,
+        inputs[:EXAMPLES],
+        inputs,
+        served,
+        name="one_hidden_layer",
+        budget=GIVEN_UP,
+        labels=labels if case.classes == CLASSES else None,
     )
     return {"case": case.name, "words": case.words, "seed": seed, **found.record()}
 

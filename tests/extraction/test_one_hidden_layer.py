@@ -13,6 +13,7 @@ from torch import nn
 
 from disintegrate import (
     Capabilities,
+    InvalidValue,
     LocalExplainer,
     NotPermitted,
     Output,
@@ -21,6 +22,7 @@ from disintegrate import (
     Wire,
     Wired,
     baseline_window,
+    bias_free,
     load_model,
     single_step,
     single_step_beyond,
@@ -168,6 +170,24 @@ def test_probabilities_give_the_network_up_to_what_they_do_not_tell() -> None:
     assert found.notes["units"] == 10
     with pytest.raises(NotPermitted, match="differences between classes"):
         Oracle(service, (16,), (0,), single_step())
+
+
+@pytest.mark.parametrize("rule", ["riemann_right", "captum_gausslegendre"])
+def test_a_service_that_freezes_everything_is_robbed_far_out(rule: str) -> None:
+    case = Case("plain", 16, 10, 3, 4)
+    net = network(case)
+    x = np.random.default_rng(0).normal(size=(200, 16)).astype(np.float32)
+    frozen = Capabilities(rule=rule, fewest_steps=20, most_steps=20, baseline=False)
+    method = partial(one_hidden_layer, classes=3, plan=bias_free(20), far=True)
+    found = extract(method, LocalExplainer(net, frozen), x[:5], x, net, name="theft", budget=6000)
+    assert found.likeness.largest_error < 1e-4
+    assert found.notes["units"] == 10
+
+
+def test_in_a_box_there_is_no_far_out() -> None:
+    boxed = LocalExplainer(network(Case("plain", 3, 2, 2, 0)), replace(RIGHT, smallest_value=0, largest_value=1))
+    with pytest.raises(InvalidValue, match="box"):
+        one_hidden_layer(boxed, np.ones((1, 3), np.float32), classes=2, plan=bias_free(20), far=True)
 
 
 @pytest.mark.parametrize("digits", [2, 5])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float64
@@ -44,6 +44,10 @@ class Domain:
     def bounded(self) -> bool:
         """Whether there is a box."""
         return math.isfinite(self.lowest) and math.isfinite(self.highest)
+
+    def scaled(self, factor: float) -> Domain:
+        """The same directions, further out."""
+        return replace(self, inputs=factor * self.inputs)
 
     @property
     def length(self) -> float:

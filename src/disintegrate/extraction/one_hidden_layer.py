@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float, Float64
 
-from disintegrate.errors import BadAnswer, BudgetSpent
+from disintegrate.errors import BadAnswer, BudgetSpent, InvalidValue
 from disintegrate.explainers.protocol import Explainer
 from disintegrate.extraction.bends import SIGNAL, Bends, Line, Precision, bends
 from disintegrate.extraction.harness import Copy
@@ -26,6 +26,10 @@ APART = 1.01
 SHORTENED = 40
 # Below this share of the largest, a norm says nothing of the noise.
 SMALL = 1e-6
+# Points lie so many times the doubts' size times their number from hyperplanes, so that most are sure of all of them.
+CROWDED, STAGES = 20.0, 8
+# How much further out than its first node demands.
+FAR = 1000.0
 # The largest doubt about an offset, in multiples of how far a random point lies from a hyperplane through the middle.
 TOLERABLE = 0.01
 
@@ -37,6 +41,7 @@ def one_hidden_layer(
     *,
     classes: int,
     plan: Plan | Proposal | None = None,
+    far: bool = False,
     quiet: int | None = None,
     most_lines: int = 200,
     seed: int = 0,
@@ -56,6 +61,8 @@ def one_hidden_layer(
         budget: the most explanations; where it is spent the copy holds what was found until then.
         classes: the model's outputs.
         plan: how gradients are asked for; None for the planner's.
+        far: whether the lines run so far out that every node of the service's rule lies behind all bends of its ray:
+            plain answers are exact gradients there, `bias_free(m)`, whatever the service freezes.
         quiet: lines without a new unit after which to stop; None for 2, and for 12 in a box.
         most_lines: in all.
         seed: for the lines.
@@ -75,8 +82,11 @@ def one_hidden_layer(
     flat = inputs.reshape(len(inputs), -1).astype(np.float64)
     capabilities = explainer.capabilities
     domain = Domain(flat, capabilities.smallest_value, capabilities.largest_value)
+    if domain.bounded and far:
+        raise InvalidValue("In a box there is nothing far out.", got="far=True", instead="Leave it out.")
     nothing = HiddenUnits.none(flat.shape[1], classes)
-    theft = _Theft(oracle, domain, np.random.default_rng(seed), confirm=classes == 1, known=nothing)
+    stretch = oracle.stretch if far else 1.0
+    theft = _Theft(oracle, domain, stretch, np.random.default_rng(seed), confirm=classes == 1, known=nothing)
     complete = True
     try:
         theft.search(quiet or (12 if domain.bounded else 2), most_lines)
@@ -113,12 +123,14 @@ class _Theft:
 
     oracle: Oracle
     domain: Domain
+    stretch: float
     generator: np.random.Generator
     confirm: bool
     known: HiddenUnits
     asked: Tangents | None = None
-    near: Tangents | None = None
     precision: Precision | None = None
+    miss: float | None = None
+    rest: _Rest | None = None
     lines: int = 0
     unparted: int = 0
 
@@ -130,13 +142,13 @@ class _Theft:
             silent = 0 if len(found.units) else silent + 1
 
     def _line(self) -> Bends:
-        line = self.domain.line(self.generator)
-        line, ends = self._reachable(line)
+        far = self.domain.scaled(self.stretch * (FAR if self.stretch > 1 else 1))
+        line, ends = self._reachable(far.line(self.generator))
         if self.precision is None:
             self.precision = _precision(self.oracle, ends, self.oracle.at(ends.points / APART))
         found = bends(
             self.oracle.at, self.known, line, self.precision, ends,
-            confirm=self.confirm, tolerable=TOLERABLE * self.domain.spacing,
+            confirm=self.confirm, tolerable=TOLERABLE * far.spacing,
         )  # fmt: skip
         self.asked = found.asked if self.asked is None else self.asked.joined(found.asked)
         self.known = merged(self.known.joined(found.units)) if len(self.known) else found.units
@@ -154,10 +166,29 @@ class _Theft:
         return line, self.oracle.at(line.at(np.array([-line.reach, line.reach])))
 
     def settle(self) -> None:
-        """Ask near the data, for as many outputs as there are offsets in doubt, and half as many again."""
-        classes = self.known.weights.shape[1]
+        """Ask near the data, for as many outputs as there are offsets in doubt, and half as many again.
+
+        Where the doubts are large the points lie further out first, so that most of them lie surely on one side or the
+        other of every hyperplane.
+        """
+        classes, spacing = self.known.weights.shape[1], self.domain.spacing
+        if self.asked is None or self.precision is None:
+            return
+        if self.stretch > 1:
+            # The node closest to the baseline is the last to cross a hyperplane, so far out offsets are hardly seen.
+            doubts = np.maximum(self.known.doubts, self.stretch * spacing)
+            self.known = replace(self.known, doubts=doubts)
+        self.rest = _linear_rest(self.known, self.asked, self.precision)
         count = max(2, math.ceil(1.5 * (len(self.known) + classes) / classes))
-        self.near = self.oracle.at(self.domain.points(self.generator, count))
+        for stage in range(STAGES):
+            crowded = CROWDED * len(self.known) * float(np.quantile(self.known.doubts, 0.9)) if len(self.known) else 0.0
+            last = stage == STAGES - 1 or self.domain.bounded or crowded <= spacing
+            scale = 1.0 if last else crowded / spacing
+            near = self.oracle.at(scale * self.domain.points(self.generator, count))
+            self.known, level, self.miss = settled(self.known, self.rest.slope, self.rest.level, near, self.precision)
+            self.rest = replace(self.rest, level=level)
+            if last:
+                break
 
     def copy(self, *, complete: bool) -> Copy:
         """The network that is known."""
@@ -165,12 +196,9 @@ class _Theft:
         if self.asked is None or self.precision is None:
             level = np.zeros(units.weights.shape[1])
             return Copy(network(units, level, shape=self.oracle.shape), vars(notes), complete)
-        slope, level, noise = _linear_rest(units, self.asked, self.precision)
-        miss = None
-        if self.near is not None:
-            units, level, miss = settled(units, slope, level, self.near, self.precision)
-        whole = oriented(units, slope, level, noise)
-        notes = Notes(self.lines, self.unparted, len(units), whole.carried, miss, self.precision.gradients)
+        rest = self.rest or _linear_rest(units, self.asked, self.precision)
+        whole = oriented(units, rest.slope, rest.level, rest.noise)
+        notes = Notes(self.lines, self.unparted, len(units), whole.carried, self.miss, self.precision.gradients)
         return Copy(network(whole.units, whole.bias, shape=self.oracle.shape), vars(notes), complete)
 
 
@@ -185,9 +213,16 @@ def _precision(oracle: Oracle, first: Tangents, second: Tangents) -> Precision:
     return Precision(max(measured, oracle.rounding), math.hypot(epsilon, wire))
 
 
-def _linear_rest(
-    units: HiddenUnits, asked: Tangents, precision: Precision
-) -> tuple[Float64[np.ndarray, "classes d"], Float64[np.ndarray, " classes"], float]:
+@dataclass(frozen=True, eq=False)
+class _Rest:
+    """The linear rest `A x + e`, and the noise that `A` may have."""
+
+    slope: Float64[np.ndarray, "classes d"]
+    level: Float64[np.ndarray, " classes"]
+    noise: float
+
+
+def _linear_rest(units: HiddenUnits, asked: Tangents, precision: Precision) -> _Rest:
     """What the units leave: the mean of what every tangent says of it, and the noise that its slope may have.
 
     A point that lies on a hyperplane within the doubt about it may be taken to its wrong side; it says nothing.
@@ -202,4 +237,4 @@ def _linear_rest(
     spread = np.abs(asked.outputs).max(1) + np.linalg.norm(asked.points, axis=1) * np.linalg.norm(slope)
     trust = np.maximum(spread, max(SMALL * float(spread.max()), 1e-30)) ** -2
     noise = SIGNAL * precision.gradients * float(sizes.mean()) * math.sqrt(1 + len(units))
-    return slope, trust @ levels / trust.sum(), noise
+    return _Rest(slope, trust @ levels / trust.sum(), noise)

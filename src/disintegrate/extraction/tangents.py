@@ -15,6 +15,7 @@ from disintegrate.explainers.protocol import Explainer, Output
 from disintegrate.plan import Plan, Query, Term
 from disintegrate.planner import Proposal, Way
 from disintegrate.recover import recover
+from disintegrate.rules import rule_named
 from disintegrate.softmax import recover_logits
 
 # An output this close to the input, as a share of the ray, is carried there along the tangent.
@@ -147,6 +148,17 @@ class Oracle:
             )
         logs = np.log(found.probabilities)
         return logs - logs.mean(1, keepdims=True), gradients - gradients.mean(1, keepdims=True)
+
+    @property
+    def stretch(self) -> float:
+        """How much further out the input lies than the first node of the plan's queries.
+
+        Raises:
+            UnknownName: the service's rule is none of this package's.
+        """
+        plan = self.plan.plan if isinstance(self.plan, Proposal) else self.plan
+        positions = plan.measure(rule_named(self.explainer.capabilities.rule)).positions
+        return 1 / float(positions[positions > 0].min())
 
     @property
     def rounding(self) -> float:
