@@ -112,6 +112,15 @@ def test_logits_are_held_against_probabilities_by_their_logarithms() -> None:
     assert told.likeness.largest_error < 1e-5
 
 
+def test_a_service_whose_model_is_not_at_hand_is_asked_for_the_score_and_that_is_counted_apart() -> None:
+    model = victim()
+    recording = Recording(service(model))
+    found = extract(lambda *_: Copy(model), recording, X, X, None, name="told")
+    assert found.likeness.largest_error < 1e-6
+    assert found.queries == 0
+    assert found.scoring == sum(len(request.inputs) for request in recording.requests) == 12
+
+
 @pytest.mark.usefixtures("unchecked")
 def test_held_out_inputs_and_labels_must_belong_together() -> None:
     model = victim()

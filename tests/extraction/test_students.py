@@ -10,7 +10,7 @@ from torch import nn
 
 from disintegrate import Capabilities, InvalidValue, LocalExplainer, Output, single_step
 from disintegrate.extraction import Copy, Extraction, Learnt, Pause, Training, extract, student
-from disintegrate.extraction.lessons import lessons_of, measured_of
+from disintegrate.extraction.lessons import lessons_of, said_by
 from disintegrate.plan import Plan, Query
 
 X = np.random.default_rng(0).normal(size=(7, 5)).astype(np.float32)
@@ -36,9 +36,10 @@ def test_the_victim_itself_has_nothing_to_learn(learnt: Learnt, output: Output) 
     rows, mix = torch.arange(7), torch.randn(7, 3)
     assert lessons.measured is not None
     wanted = torch.einsum("bc,bcd->bd", mix, lessons.measured)
-    torch.testing.assert_close(measured_of(model, lessons, rows, mix), wanted, rtol=1e-4, atol=1e-5)
+    said = said_by(model, lessons, rows, mix)
+    torch.testing.assert_close(said.measured, wanted, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(said.outputs, lessons.outputs, rtol=1e-4, atol=1e-5)
     assert len(lessons.positions) == (1 if learnt is Learnt.GRADIENTS else 7)
-    torch.testing.assert_close(lessons.of(model(torch.tensor(X))), lessons.outputs, rtol=1e-4, atol=1e-5)
 
 
 def test_lessons_of_probabilities_are_their_logarithms_in_closed_form() -> None:

@@ -6,7 +6,7 @@ import sys
 
 from rich.text import Text
 
-from disintegrate.cli import auditing, planning, probing, reproduction, serving  # noqa: F401  each joins its commands
+from disintegrate.cli import auditing, extracting, planning, probing, reproduction, serving  # noqa: F401  each joins its commands
 from disintegrate.cli.root import app, errors
 from disintegrate.errors import DisintegrateError
 

@@ -120,6 +120,7 @@ class Extraction:
         explanations: explanations that it was asked for, for each class.
         budget: the most explanations that were allowed; None for any number.
         likeness: on held-out inputs.
+        scoring: explanations that the score took, where the victim was not at hand.
         complete: whether the method came to its end within the budget.
         notes: what the method says of its copy.
         seconds: that the method took, the service included.
@@ -131,6 +132,7 @@ class Extraction:
     explanations: dict[int, int]
     budget: int | None
     likeness: Likeness
+    scoring: int
     complete: bool
     notes: dict[str, object]
     seconds: float
@@ -150,6 +152,7 @@ class Extraction:
             "budget": self.budget,
             "complete": self.complete,
             "likeness": vars(self.likeness),
+            "scoring": self.scoring,
             "notes": self.notes,
             "seconds": self.seconds,
             "versions": versions(),
@@ -161,7 +164,7 @@ def extract(
     explainer: Explainer,
     inputs: Float[np.ndarray, "n *shape"],
     held_out: Float[np.ndarray, "m *shape"],
-    victim: nn.Module,
+    victim: nn.Module | None,
     *,
     name: str,
     labels: Int[np.ndarray, " m"] | None = None,
@@ -176,7 +179,8 @@ def extract(
         explainer: the service.
         inputs: query inputs that the method may use.
         held_out: inputs to score on.
-        victim: the model behind the service, for the score alone; it answers what the service explains.
+        victim: the model behind the service, for the score alone; it answers what the service explains. None where it
+            is not at hand: then the service is asked for its outputs at the held-out inputs, which is counted apart.
         name: of the method, for the record.
         labels: of the held-out inputs.
         budget: the most explanations; None for any number.
@@ -203,6 +207,8 @@ def extract(
     started = time.monotonic()
     copy = method(counted, inputs, budget)
     seconds = time.monotonic() - started
+    ours = answers(copy.model, held_out)
+    theirs = answers(victim, held_out) if victim else told_by(explainer, held_out, ours.shape[1])
     probabilities = explainer.capabilities.output is Output.PROBABILITIES
     return Extraction(
         method=name,
@@ -210,7 +216,8 @@ def extract(
         points=counted.points,
         explanations=dict(counted.explanations),
         budget=budget,
-        likeness=likeness(copy.model, victim, held_out, labels, probabilities=probabilities),
+        likeness=_compared(ours, theirs, labels, probabilities=probabilities),
+        scoring=0 if victim else theirs.numel(),
         complete=copy.complete,
         notes=copy.notes,
         seconds=seconds,
@@ -233,7 +240,16 @@ def likeness(
         >>> found.agreement == 1 and found.largest_error == 0
         True
     """
-    ours, theirs = answers(copy, held_out), answers(victim, held_out)
+    return _compared(answers(copy, held_out), answers(victim, held_out), labels, probabilities=probabilities)
+
+
+def _compared(
+    ours: Float64[Tensor, "m classes"],
+    theirs: Float64[Tensor, "m classes"],
+    labels: Int[np.ndarray, " m"] | None,
+    *,
+    probabilities: bool,
+) -> Likeness:
     if probabilities:
         # What underflowed in the victim's softmax has no logarithm to compare.
         ours, theirs = ours.log_softmax(1), theirs.log()
@@ -241,13 +257,25 @@ def likeness(
     error = (ours - theirs).abs()
     error = error[torch.isfinite(error)]
     return Likeness(
-        inputs=len(held_out),
+        inputs=len(ours),
         agreement=float((named == expected).mean()),
         accuracy=None if labels is None else float((named == labels).mean()),
         victim_accuracy=None if labels is None else float((expected == labels).mean()),
         largest_error=float(error.max()),
         mean_error=float(error.mean()),
     )
+
+
+def told_by(explainer: Explainer, inputs: Float[np.ndarray, "n *shape"], classes: int) -> Float64[Tensor, "n classes"]:
+    """The outputs that come with a service's explanations, one explanation for each input and class."""
+    told = [
+        np.concatenate([
+            explainer.explain(Request(part, None, np.full(len(part), target), None)).output
+            for part in np.split(inputs, range(ROWS, len(inputs), ROWS))
+        ])
+        for target in range(classes)
+    ]  # fmt: skip
+    return torch.tensor(np.stack(told, axis=1), dtype=torch.float64)
 
 
 @torch.no_grad()

@@ -123,17 +123,36 @@ def lessons_of(
     )
 
 
-def measured_of(
-    student: nn.Module, lessons: Lessons, rows: Int[Tensor, " b"], mix: Float[Tensor, "b asked"]
-) -> Float[Tensor, "b *shape"]:
-    """What the lessons' measurement would say of a student, for one mixture of the classes of each input.
+@dataclass(frozen=True, eq=False)
+class Said:
+    """What a student says where its lessons were taught.
 
-    One backward pass through the student for each position on the ray, whatever the number of classes.
+    Attributes:
+        outputs: of the explained classes at the inputs.
+        measured: what the lessons' measurement would say of it, for one mixture of the classes of each input.
     """
-    total = torch.zeros_like(lessons.inputs[rows])
+
+    outputs: Float[Tensor, "b asked"]
+    measured: Float[Tensor, "b *shape"]
+
+
+def said_by(
+    student: nn.Module, lessons: Lessons, rows: Int[Tensor, " b"], mix: Float[Tensor, "b asked"]
+) -> Said:  # fmt: skip
+    """Ask a student what the service was asked, by one backward pass for each position on the ray."""
+    inputs = lessons.inputs[rows]
+    total, outputs = torch.zeros_like(inputs), None
     for position, weight in zip(lessons.positions, lessons.weights, strict=True):
-        points = (position * lessons.inputs[rows]).requires_grad_()
-        outputs = lessons.of(student(points)).gather(1, lessons.classes[rows])
-        (gradient,) = torch.autograd.grad((outputs * mix).sum(), points, create_graph=True)
+        points = (position * inputs).requires_grad_()
+        here = outputs_of(student, lessons, rows, points)
+        (gradient,) = torch.autograd.grad((here * mix).sum(), points, create_graph=True)
         total = total + weight * gradient
-    return total
+        outputs = here if position == 1 else outputs
+    return Said(outputs_of(student, lessons, rows, inputs) if outputs is None else outputs, total)
+
+
+def outputs_of(
+    student: nn.Module, lessons: Lessons, rows: Int[Tensor, " b"], points: Float[Tensor, "b *shape"]
+) -> Float[Tensor, "b asked"]:
+    """A student's outputs of the explained classes."""
+    return lessons.of(student(points)).gather(1, lessons.classes[rows])

@@ -14,10 +14,10 @@ from jaxtyping import Float, Int
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from disintegrate.errors import InvalidValue
+from disintegrate.errors import DamagedFile, InvalidValue
 from disintegrate.explainers.protocol import Explainer
 from disintegrate.extraction.harness import Copy
-from disintegrate.extraction.lessons import Learnt, Lessons, lessons_of, measured_of
+from disintegrate.extraction.lessons import Learnt, Lessons, lessons_of, outputs_of, said_by
 from disintegrate.extraction.tangents import with_output
 from disintegrate.files import write_atomically
 from disintegrate.models.weights import read_tensors
@@ -26,6 +26,7 @@ from disintegrate.planner import Proposal
 from disintegrate.progress import SILENT, Progress
 
 KEPT_EVERY = 200
+ADAM_FIELDS = ("step", "exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ def student(
 
     Raises:
         InvalidValue: labels or probabilities are to be learnt from a part of the classes.
+        DamagedFile: what was kept is of another training.
         BudgetSpent: the budget does not cover one input.
 
     Example:
@@ -168,19 +170,20 @@ def _loss(
     training: Training,
     generator: torch.Generator,
 ) -> Float[Tensor, ""]:
-    wanted, logits = lessons.outputs[rows], made(lessons.inputs[rows])
-    if learnt is Learnt.LABELS:
-        return nn.functional.cross_entropy(logits, wanted.argmax(1))
-    if learnt is Learnt.PROBABILITIES:
-        return nn.functional.cross_entropy(logits, wanted.softmax(1))
-    outputs = lessons.of(logits).gather(1, lessons.classes[rows])
-    loss = ((outputs - wanted) ** 2).mean() / _spread(lessons.outputs)
+    wanted = lessons.outputs[rows]
+    if learnt in (Learnt.LABELS, Learnt.PROBABILITIES):
+        told = wanted.argmax(1) if learnt is Learnt.LABELS else wanted.softmax(1)
+        return nn.functional.cross_entropy(made(lessons.inputs[rows]), told)
     if lessons.measured is None:
-        return loss
+        outputs = outputs_of(made, lessons, rows, lessons.inputs[rows])
+        return ((outputs - wanted) ** 2).mean() / _spread(lessons.outputs)
     mix = torch.randn(wanted.shape, generator=generator)
     theirs = torch.einsum("bc,bc...->b...", mix, lessons.measured[rows])
-    ours = measured_of(made, lessons, rows, mix)
-    return loss + training.gradient_share * ((ours - theirs) ** 2).mean() / (lessons.measured**2).mean() / mix.shape[1]
+    ours = said_by(made, lessons, rows, mix)
+    # The square of a mixture is as large as those of its classes together.
+    scale = mix.shape[1] * (lessons.measured**2).mean()
+    bent = ((ours.measured - theirs) ** 2).mean() / scale
+    return ((ours.outputs - wanted) ** 2).mean() / _spread(lessons.outputs) + training.gradient_share * bent
 
 
 def _spread(outputs: Float[Tensor, "n asked"]) -> Float[Tensor, ""]:
@@ -192,7 +195,7 @@ def _spread(outputs: Float[Tensor, "n asked"]) -> Float[Tensor, ""]:
 def _keep(path: Path, made: nn.Module, optimizer: torch.optim.Adam, step: int) -> None:
     tensors = {f"model.{name}": value for name, value in made.state_dict().items()}
     for index, parameter in enumerate(made.parameters()):
-        for name in ("step", "exp_avg", "exp_avg_sq"):
+        for name in ADAM_FIELDS:
             tensors[f"adam.{index}.{name}"] = optimizer.state[parameter][name]
     tensors["step"] = torch.tensor(step)
     write_atomically(path, save({name: value.detach().contiguous() for name, value in tensors.items()}))
@@ -202,9 +205,14 @@ def _restored(path: Path, made: nn.Module, optimizer: torch.optim.Adam) -> int:
     if not path.is_file():
         return 0
     tensors = read_tensors(path)
-    made.load_state_dict({name: tensors[f"model.{name}"] for name in made.state_dict()})
-    for index, parameter in enumerate(made.parameters()):
-        optimizer.state[parameter] = {
-            name: tensors[f"adam.{index}.{name}"] for name in ("step", "exp_avg", "exp_avg_sq")
-        }
-    return int(tensors["step"])
+    try:
+        made.load_state_dict({name: tensors[f"model.{name}"] for name in made.state_dict()})
+        for index, parameter in enumerate(made.parameters()):
+            optimizer.state[parameter] = {name: tensors[f"adam.{index}.{name}"] for name in ADAM_FIELDS}
+        return int(tensors["step"])
+    except (KeyError, RuntimeError) as error:
+        raise DamagedFile(
+            f"{path} is not an unfinished training of this student.",
+            got=str(error)[:80],
+            instead="Delete it to start over.",
+        ) from None
