@@ -1,9 +1,9 @@
 import disintegrate
-from disintegrate import clients, errors, explainers, models, server
+from disintegrate import clients, errors, explainers, extraction, models, server
 
 
 def test_every_public_name_is_there_and_no_other() -> None:
-    for package in (disintegrate, clients, explainers, models, server):
+    for package in (disintegrate, clients, explainers, extraction, models, server):
         assert set(package.__all__) <= set(dir(package))
         for name in package.__all__:
             assert getattr(package, name) is not None
