@@ -310,6 +310,7 @@ def _figures(found: AuditResult, must: str | None, apart: np.ndarray) -> dict[st
         "share_recovered": judgement.share_recovered,
         "median_distance": judgement.median_distance,
         "true_median_distance": float(np.median(apart)),
+        "inputs_moved_by": found.moved_by,
         "queries_per_gradient": judgement.queries_per_gradient,
         "queries_by_differences": judgement.queries_by_differences,
         "queries": found.queries,
