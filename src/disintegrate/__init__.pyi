@@ -16,6 +16,7 @@ from .errors import (
     Unreachable,
     Untrusted,
     UnwritableOutput,
+    WorkerLost,
 )
 from .estimate import carry_out, estimate
 from .explainers import (
@@ -122,6 +123,7 @@ __all__ = [
     "Way",
     "Wire",
     "Wired",
+    "WorkerLost",
     "audit",
     "baseline_window",
     "bias_free",
