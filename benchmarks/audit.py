@@ -1,7 +1,7 @@
 """Time and memory of an audit of many inputs: `python benchmarks/audit.py` writes results/audit.json.
 
-The command line audits TwoLayerNet with all of MNIST's test digits, as a user would call it, by every engine; the system
-tells the peak memory of the process that was called.
+The command line audits TwoLayerNet with all of MNIST's test digits, as a user would call it, by every engine; the
+system tells the peak memory of the process that was called.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The same record whoever asks, and nothing paid twice: `python studies/engines.py` writes results/engines.json.
 
-Our service is audited through a proxy that counts every question: by one process, by two processes, and by two actors of
-Ray, each from nothing. Then by two actors of Ray once more, with a worker killed at a third of the questions, the driver
-at two thirds, and the same command started again. All records must be equal, and no question may have come twice but for
-those whose answer was under way when something was killed.
+Our service is audited through a proxy that counts every question: by one process, by two processes, and by two actors
+of Ray, each from nothing. Then by two actors of Ray once more, with a worker killed at a third of the questions, the
+driver at two thirds, and the same command started again. All records must be equal, and no question may have come twice
+but for those whose answer was under way when something was killed.
 """
 
 from __future__ import annotations
