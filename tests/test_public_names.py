@@ -17,8 +17,8 @@ def test_the_public_names_are_these() -> None:
         "PRESETS", "Path", "Plan", "PlanErrors", "Prepared", "Preset", "ProbeResult", "Proposal", "Quadrature",
         "Query", "RULES", "Recording", "Recovery", "Regions", "Remembering", "Request", "Rewriting", "Rule",
         "TargetChanged", "Term", "Unit", "UnknownName", "Unreachable", "Untrusted", "UnwritableOutput", "Verdict",
-        "Walk", "Way", "Wire", "Wired", "audit", "baseline_window", "bias_free", "carry_out", "connect", "distance",
-        "estimate", "exact_integrated_gradients", "exact_recovery", "from_captum", "gauss_legendre",
+        "Walk", "Way", "Wire", "Wired", "WorkerLost", "audit", "baseline_window", "bias_free", "carry_out", "connect",
+        "distance", "estimate", "exact_integrated_gradients", "exact_recovery", "from_captum", "gauss_legendre",
         "integrated_gradients", "krige", "load_model", "midpoint", "nearest_kinks", "noise_of", "nudged",
         "plan_errors", "plots", "predicted_distance", "prepare", "probe", "propose", "ray_regions", "recover",
         "recover_logits", "riemann_left", "riemann_right", "rule_named", "shared_piece", "single_step",
@@ -28,7 +28,7 @@ def test_the_public_names_are_these() -> None:
 
 def test_the_exceptions_are_one_tree_drawn_in_its_docstring() -> None:
     classes = [thing for thing in vars(errors).values() if isinstance(thing, type) and issubclass(thing, Exception)]
-    assert len(classes) == 14
+    assert len(classes) == 15
     for exception in classes:
         assert issubclass(exception, errors.DisintegrateError)
         assert exception.__name__ in (errors.__doc__ or "")

@@ -17,6 +17,7 @@ from .errors import (
     Unreachable,
     Untrusted,
     UnwritableOutput,
+    WorkerLost,
 )
 from .estimate import carry_out, estimate
 from .explainers import (
@@ -123,6 +124,7 @@ __all__ = [
     "Way",
     "Wire",
     "Wired",
+    "WorkerLost",
     "audit",
     "baseline_window",
     "bias_free",

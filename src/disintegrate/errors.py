@@ -13,6 +13,7 @@
     ├── InDoubt                  a request went out and no whole answer came: it may have been paid for
     ├── BudgetSpent              the budget does not cover the next query
     ├── TargetChanged            a service answers an old question in a new way
+    ├── WorkerLost               several workers of an engine died at the same inputs
     └── UnwritableOutput         a result could not be stored
 
 Each carries one sentence on what was wrong, what was given, and what to write instead.
@@ -108,6 +109,10 @@ class BudgetSpent(DisintegrateError):
 
 class TargetChanged(DisintegrateError):
     """A service answers an old question in a new way."""
+
+
+class WorkerLost(DisintegrateError):
+    """Several workers of an engine died at the same inputs."""
 
 
 class UnwritableOutput(DisintegrateError):

@@ -12,6 +12,7 @@ to chance than one, so that figures over all of them, such as the median, take a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -99,16 +100,18 @@ def against_outputs(
     targets: Int[np.ndarray, " n"],
     gradient: Float[np.ndarray, "n *shape"],
     observed: Bool[np.ndarray, "n *shape"],
-    generator: np.random.Generator,
+    generators: Sequence[np.random.Generator],
     *,
     steps: int = STEPS,
 ) -> Checked:
     """Compare with the service's outputs at `2 * steps` points about each input: an upper estimate of the distance.
 
+    Each input's directions come out of a generator of its own, so that they do not hang on what is checked with it.
+
     Raises:
         BadAnswer: the service tells no outputs.
     """
-    found = differences(explainer, inputs, targets, gradient, observed, generator, steps=steps)
+    found = differences(explainer, inputs, targets, gradient, observed, generators, steps=steps)
     return Checked(found.distance(gradient), Check.OUTPUTS, found.queries)
 
 
@@ -118,14 +121,15 @@ def differences(
     targets: Int[np.ndarray, " n"],
     gradient: Float[np.ndarray, "n *shape"],
     observed: Bool[np.ndarray, "n *shape"],
-    generator: np.random.Generator,
+    generators: Sequence[np.random.Generator],
     *,
     steps: int = STEPS,
 ) -> Differences:
     """Ask the outputs at `2 * steps` points about each input, as far from it as a gradient of that size calls for."""
     flat, known = (array.reshape(len(inputs), -1).astype(np.float64) for array in (inputs, observed))
     slope = gradient.reshape(len(inputs), -1) * known
-    signs = generator.choice((-1.0, 1.0), (steps, *flat.shape)) * known
+    drawn = [generator.choice((-1.0, 1.0), (steps, flat.shape[1])) for generator in generators]
+    signs = np.stack(drawn, axis=1) * known
     begin = _outputs(explainer, inputs, targets)
     if not np.isfinite(begin).all():
         raise BadAnswer(

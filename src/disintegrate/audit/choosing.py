@@ -136,8 +136,8 @@ def choose(
         try:
             found = carry_out(service, inputs, targets, proposal, baselines=starts)
             if seen is None:
-                generator = np.random.default_rng(seed)
-                seen = differences(service, inputs, targets, found.gradient, found.observed, generator)
+                generators = [np.random.default_rng([seed, number]) for number in range(len(inputs))]
+                seen = differences(service, inputs, targets, found.gradient, found.observed, generators)
         except (NotPermitted, InvalidValue):
             continue  # refused, or no such steps
         fixed = allowed.fewest_steps == allowed.most_steps

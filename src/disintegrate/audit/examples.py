@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int
+from torch import nn
 
+from disintegrate.audit.truth import true_gradients
 from disintegrate.explainers.protocol import Explainer, Request
 
 # Images are kept with at most so many pixels a side, other inputs with so many coordinates: means over blocks.
@@ -80,13 +82,14 @@ def examples_of(
     distances: Float64[np.ndarray, " n"],
     gradient: Float[np.ndarray, "n *shape"],
     observed: Bool[np.ndarray, "n *shape"],
-    truth: Float[np.ndarray, "n *shape"] | None,
+    model: nn.Module | None,
     count: int,
 ) -> tuple[Example, ...]:
     """Ask for the plain explanation of a few inputs, one query each, and set beside it what is known of them."""
     if count == 0:
         return ()
     indices = chosen(distances, count)
+    truth = None if model is None else true_gradients(model, inputs[indices], targets[indices])
     answered = explainer.explain(Request(inputs[indices], None, targets[indices], None)).attribution
     return tuple(
         Example(
@@ -97,7 +100,7 @@ def examples_of(
             explanation=answered[row],
             recovered=gradient[index],
             observed=observed[index],
-            truth=None if truth is None else truth[index],
+            truth=None if truth is None else truth[row],
         )
         for row, index in enumerate(indices)
     )

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float, Float64, Int
 from torch import nn
 
-from disintegrate.audit.checking import Check, against_model, against_outputs, of_all
+from disintegrate.audit.checking import Check, of_all
 from disintegrate.audit.described import Described
+from disintegrate.audit.engines import Engine, LocalEngine, blocks_of
 from disintegrate.audit.examples import examples_of
 from disintegrate.audit.knowing import Known, understand
+from disintegrate.audit.recovering import Recovering, starts_of
 from disintegrate.audit.result import AuditResult
 from disintegrate.audit.ties import beside_kinks
-from disintegrate.audit.truth import true_gradients
 from disintegrate.audit.verdict import Judgement, Verdict, fewer_than_differences, judge
 from disintegrate.audit.word import Said
 from disintegrate.errors import InvalidValue
-from disintegrate.estimate import carry_out
 from disintegrate.explainers.protocol import Explainer
 from disintegrate.metrics import NO_DIRECTION
 from disintegrate.planner import Proposal, propose
 from disintegrate.probe.result import ProbeResult
 from disintegrate.progress import SILENT, Progress
 
-# Inputs that are asked together.
-BLOCK = 200
+LOCAL: Engine = LocalEngine()
 
 
 def audit(
@@ -42,6 +42,7 @@ def audit(
     said: Said | None = None,
     seed: int = 0,
     examples: int = 0,
+    engine: Engine = LOCAL,
     progress: Progress = SILENT,
 ) -> AuditResult:
     """Say whether a service gives its model's gradients away, by the best plan for what it permits.
@@ -65,6 +66,7 @@ def audit(
         said: what the owner says that the service does, where the explainer does not tell it.
         seed: for the directions that are drawn.
         examples: so many of the inputs are kept in the record, for its page; each costs one query more.
+        engine: who asks at the inputs; the result is the same. A probe is made from here.
         progress: where to show queries.
 
     Raises:
@@ -90,24 +92,23 @@ def audit(
         explainer, inputs, targets, baseline=baseline, budget=budget, said=said, probing=probing, probed=probed,
         seed=seed, progress=progress,
     )  # fmt: skip
-    truth = None if model is None else true_gradients(model, inputs, targets)
     moved_by = 0.0
-    if truth is None and known.capabilities is not None:
-        service, starts = Described(explainer, known.capabilities), _starts(inputs, known.baseline)
+    if model is None and known.capabilities is not None:
+        service, starts = Described(explainer, known.capabilities), starts_of(inputs, known.baseline)
         beside = beside_kinks(service, inputs, targets, starts, seed=seed)
         inputs, moved_by = beside.inputs, beside.moved_by
         notes = (*known.notes, beside.note) if moved_by else known.notes
         known = replace(known, notes=notes, queries=known.queries + beside.queries)
     proposal = None
     if known.capabilities is not None:
-        starts = _starts(inputs, known.baseline)
+        starts = starts_of(inputs, known.baseline)
         lowest, highest = known.capabilities.reach(inputs, starts)
         budget = min(budget, fewer_than_differences((inputs != starts).reshape(len(inputs), -1).sum(1)))
         proposal = propose(known.capabilities, budget=budget, lowest=lowest, highest=highest)
-    found = _executed(explainer, inputs, targets, known, proposal, truth, seed, progress)
+    found = _executed(explainer, inputs, targets, known, proposal, model, seed, engine, progress)
     shown = examples_of(
         explainer if known.capabilities is None else Described(explainer, known.capabilities), inputs, targets,
-        distances=found.distance, gradient=found.gradient, observed=found.observed, truth=truth, count=examples,
+        distances=found.distance, gradient=found.gradient, observed=found.observed, model=model, count=examples,
     )  # fmt: skip
     return replace(found, moved_by=moved_by, examples=shown)
 
@@ -118,30 +119,25 @@ def _executed(
     targets: Int[np.ndarray, " n"],
     known: Known,
     proposal: Proposal | None,
-    truth: Float[np.ndarray, "n *shape"] | None,
+    model: nn.Module | None,
     seed: int,
+    engine: Engine,
     progress: Progress,
 ) -> AuditResult:
     gradient, observed = np.zeros(inputs.shape), np.zeros(inputs.shape, bool)
     apart, spent = np.full(len(inputs), NO_DIRECTION), {"plan": 0, "check": 0}
     check: Check | None = None
-    generator = np.random.default_rng(seed)
     if proposal is not None and known.capabilities is not None:
-        service, starts = Described(explainer, known.capabilities), _starts(inputs, known.baseline)
+        work = Recovering(known.capabilities, proposal, known.baseline, model, seed)
         bar = progress.task("audit: inputs", len(inputs))
-        for first in range(0, len(inputs), BLOCK):
-            part = slice(first, first + BLOCK)
-            asked = inputs[part], targets[part]
-            found = carry_out(service, *asked, proposal, baselines=starts[part])
-            gradient[part], observed[part] = found.gradient, found.observed
-            checked = (
-                against_outputs(service, *asked, found.gradient, found.observed, generator)
-                if truth is None
-                else against_model(truth[part], found.gradient, found.observed)
-            )
-            apart[part], check = checked.distance, checked.check
-            spent = {"plan": spent["plan"] + found.queries, "check": spent["check"] + checked.queries}
-            bar.advance(len(asked[0]))
+        with closing(engine.run(explainer, work, blocks_of(inputs, targets))) as done:
+            for found in done:
+                part = slice(found.first, found.first + len(found.distance))
+                gradient[part], observed[part] = found.gradient, found.observed
+                apart[part], check = found.distance, found.check
+                spent["plan"] += found.queries_for_plan
+                spent["check"] += found.queries_for_check
+                bar.advance(len(found.distance), f"{spent['plan'] + spent['check']} queries")
     return AuditResult(
         judgement=_judged(of_all(apart, check), proposal, observed, known),
         capabilities=known.capabilities,
@@ -171,11 +167,3 @@ def _judged(
     whole = float(observed[0].size) + 1
     sentence = f"Not shown: the service's rule stayed unknown, so no plan is known for it: {known.unknown}."
     return Judgement(Verdict.NOT_SHOWN, 0.0, float(NO_DIRECTION), 0.0, 0, whole, sentence)
-
-
-def _starts(
-    inputs: Float[np.ndarray, "n *shape"], baseline: Float[np.ndarray, "*shape"] | None
-) -> Float[np.ndarray, "n *shape"]:
-    if baseline is None:
-        return np.zeros_like(inputs)
-    return np.broadcast_to(baseline.astype(inputs.dtype), inputs.shape).copy()

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from disintegrate.cli.engines import Asking, asked_endpoint, asked_model
 from disintegrate.cli.planning import capabilities_of, steps_of
-from disintegrate.cli.root import errors, names_endpoint
+from disintegrate.cli.root import names_endpoint
 from disintegrate.errors import UnknownName
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from disintegrate import Explainer, Output, ProbeResult
     from disintegrate.audit import Said
+    from disintegrate.audit.engines import Source
     from disintegrate.cli.root import Bars
 
 
@@ -78,54 +80,36 @@ class Subject:
     said: Said | None = None
     probed: ProbeResult | None = None
     weights_sha256: str | None = None
-
-
-@dataclass(frozen=True)
-class Paid:
-    """How a live endpoint is asked: with which key, and what keeps its answers."""
-
-    key_file: Path | None
-    journal: Path | None
-    in_doubt: str
+    source: Source | None = None
 
 
 def subject_of(
-    target: str, asked: Asked, words: Words, output: int, paid: Paid, architecture: str | None, trust: bool,
+    target: str, asked: Asked, words: Words, output: int, asking: Asking, architecture: str | None, trust: bool,
     seed: int, held: ExitStack, progress: Bars,
 ) -> Subject:  # fmt: skip
     """What a target on the command line stands for."""
     from disintegrate.explainers.captum import PREFIX
 
     if names_endpoint(target):
-        return _endpoint(target, asked, words, output, paid, seed, held, progress)
+        return _endpoint(target, asked, words, output, asking, seed, held, progress)
     if target.startswith(PREFIX):
         return _captum(target, asked, words, output)
-    return _model(target, asked, words, architecture, trust)
+    return _model(target, asked, words, asking, architecture, trust, held)
 
 
 def _endpoint(
-    target: str, asked: Asked, words: Words, output: int, paid: Paid, seed: int, held: ExitStack, progress: Bars
+    target: str, asked: Asked, words: Words, output: int, asking: Asking, seed: int, held: ExitStack, progress: Bars
 ) -> Subject:
     import numpy as np
 
     from disintegrate.audit import first_look
-    from disintegrate.clients import Doubt, Journal, Retrying, careful, connect, read_credentials
 
     said = words.said()
-    remote = held.enter_context(connect(target, credentials=read_credentials(paid.key_file)))
+    service = asked_endpoint(target, asking, held)
     inputs = asked.read(None)
     targets = np.full(len(inputs), output)
-    service: Explainer = Retrying(remote)
-    # a probe asks questions twice on purpose, which a journal would not let out
-    probed = first_look(service, inputs, targets, said=said, seed=seed, progress=progress)
-    if paid.journal is not None:
-        kept = held.enter_context(Journal(paid.journal))
-        service = careful(remote, kept, target, in_doubt=Doubt(paid.in_doubt))
-        counts = kept.counts()
-        if counts.answered or counts.in_doubt:
-            note = f"The journal holds {counts.answered} answers; {counts.in_doubt} queries are in doubt."
-            errors.print(note)
-    return Subject(service, inputs, targets, said=said, probed=probed)
+    probed = first_look(service.probing, inputs, targets, said=said, seed=seed, progress=progress)
+    return Subject(service.explainer, inputs, targets, said=said, probed=probed, source=service.source)
 
 
 def _captum(target: str, asked: Asked, words: Words, output: int) -> Subject:
@@ -158,7 +142,9 @@ def _captum(target: str, asked: Asked, words: Words, output: int) -> Subject:
     return Subject(service, inputs, targets, service.model, weights_sha256=weights)
 
 
-def _model(target: str, asked: Asked, words: Words, architecture: str | None, trust: bool) -> Subject:
+def _model(
+    target: str, asked: Asked, words: Words, asking: Asking, architecture: str | None, trust: bool, held: ExitStack
+) -> Subject:
     import torch
     from torch import nn
 
@@ -177,8 +163,9 @@ def _model(target: str, asked: Asked, words: Words, architecture: str | None, tr
     with torch.no_grad():
         targets = model(torch.tensor(inputs)).argmax(1).numpy()
     local = LocalExplainer(model, replace(allowed, output=output_of(probabilities)))
-    service = Wired(local, wire) if words.digits is not None else local
-    return Subject(service, inputs, targets, model, weights_sha256=weights_sha256(loaded.module))
+    service = asked_model(Wired(local, wire) if words.digits is not None else local, model, asking, held)
+    weights = weights_sha256(loaded.module)
+    return Subject(service.explainer, inputs, targets, model, source=service.source, weights_sha256=weights)
 
 
 def output_of(probabilities: bool) -> Output:

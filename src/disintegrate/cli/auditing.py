@@ -15,7 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from disintegrate.cli.audit_log import audited_log, print_log
-from disintegrate.cli.audit_targets import Asked, Paid, Subject, Words, subject_of
+from disintegrate.cli.audit_targets import Asked, Subject, Words, subject_of
+from disintegrate.cli.engines import Asking, EngineName
 from disintegrate.cli.reporting import write_page
 from disintegrate.cli.root import Bars, app, bars
 from disintegrate.cli.settings_file import read_flags
@@ -30,6 +31,7 @@ LEAK = 3
 REMEDIED = 32
 # Inputs that the page shows.
 SHOWN = 6
+KEPT = "Stopped. What an endpoint has answered is kept; the same command goes on behind it."
 # The verdicts that fail, for each choice of `--fail-on`.
 FAILING = {"leaks": ("leaks",), "partly": ("leaks", "partly"), "never": ()}
 
@@ -88,11 +90,21 @@ def audit(
         Path | None, typer.Option(help="A file with the endpoint's API key. [default: $DISINTEGRATE_KEY]")
     ] = None,
     journal: Annotated[
-        Path | None, typer.Option(help="Keep paid answers here, and ask none of them again; a probe is made anew.")
+        Path | None,
+        typer.Option(help="Keep answers here, and ask none again. [default: an endpoint's, until the audit has ended]"),
     ] = None,
     in_doubt: Annotated[
         InDoubt, typer.Option(help="Queries that may have been paid for without an answer: leave them, or ask again.")
     ] = InDoubt.LEAVE,
+    engine: Annotated[
+        EngineName, typer.Option(help="Who asks: this process, others beside it, or actors of Ray.")
+    ] = EngineName.LOCAL,
+    workers: Annotated[int, typer.Option(help="How many processes or actors.", min=1)] = 2,
+    ray_address: Annotated[str | None, typer.Option(help="A Ray cluster that runs. [default: one here]")] = None,
+    rate: Annotated[float | None, typer.Option(help="Endpoint: queries a second, over all workers.")] = None,
+    most_queries: Annotated[
+        int | None, typer.Option(help="Endpoint: queries in all, over all runs with this journal.", min=1)
+    ] = None,
     architecture: Annotated[str | None, typer.Option(help="Model: what weights are for.")] = None,
     trust_model: Annotated[bool, typer.Option("--trust-model", help="Model: load a file that could run code.")] = False,
     rule: Annotated[
@@ -134,12 +146,14 @@ def audit(
     from disintegrate.audit import provenance
 
     asked = Asked(inputs, images, _listed(columns), _pair(normalise))
-    words, paid = Words(rule, steps, baseline, probabilities, digits), Paid(key_file, journal, in_doubt.value)
-    with ExitStack() as held, bars() as progress:
-        subject = subject_of(target, asked, words, output, paid, architecture, trust_model, seed, held, progress)
+    words = Words(rule, steps, baseline, probabilities, digits)
+    asking = Asking(engine, workers, ray_address, rate, most_queries, journal, in_doubt.value, key_file)
+    with ExitStack() as held, bars(KEPT) as progress:
+        subject = subject_of(target, asked, words, output, asking, architecture, trust_model, seed, held, progress)
         found = run(
             subject.explainer, subject.inputs, subject.targets, model=subject.model, probed=subject.probed,
-            said=subject.said, budget=budget, seed=seed, examples=SHOWN, progress=progress,
+            said=subject.said, budget=budget, seed=seed, examples=SHOWN, engine=asking.by(subject.source),
+            progress=progress,
         )  # fmt: skip
         stops = () if not remedies else _remedies(subject, found, budget, seed, progress)
     record = {"target": target, **found.record(), "what_stops_it": [stop.record() for stop in stops],

@@ -66,8 +66,11 @@ class Bars:
         return Bar(self.progress, description, total)
 
 
+STOPPED = "Stopped. Finished epochs and units are kept; the same command goes on behind them."
+
+
 @contextmanager
-def bars() -> Iterator[Bars]:
+def bars(stopped: str = STOPPED) -> Iterator[Bars]:
     """Bars while a command works; Ctrl-C ends it with a sentence."""
     columns = (
         TextColumn("{task.description}"),
@@ -80,5 +83,5 @@ def bars() -> Iterator[Bars]:
         with RichProgress(*columns, console=errors) as progress:
             yield Bars(progress)
     except KeyboardInterrupt:
-        errors.print("Stopped. Finished epochs and units are kept; the same command goes on behind them.")
+        errors.print(stopped)
         raise typer.Exit(130) from None

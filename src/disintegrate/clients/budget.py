@@ -3,8 +3,23 @@
 from __future__ import annotations
 
 import threading
+from typing import Protocol, runtime_checkable
 
 from disintegrate.errors import BudgetSpent, InvalidValue
+
+
+@runtime_checkable
+class Allowance(Protocol):
+    """What covers queries: a budget, or one that is kept elsewhere."""
+
+    def reserve(self, rows: int) -> None:
+        """Take so many queries, all or none."""
+
+    def reserve_earlier(self, rows: int) -> None:
+        """Count what was spent before this run."""
+
+    def give_back(self, rows: int) -> None:
+        """Return queries that surely were not answered."""
 
 
 class Budget:
@@ -47,7 +62,7 @@ class Budget:
                 raise BudgetSpent(
                     "The budget does not cover the next queries.",
                     got=f"{self.limit - self.spent} left for {rows}",
-                    instead="Raise --budget to go on where this stopped.",
+                    instead="Raise it to go on where this stopped.",
                 )
             self.spent += rows
 

@@ -10,7 +10,7 @@ from enum import Enum
 import numpy as np
 from jaxtyping import Int
 
-from disintegrate.clients.budget import Budget
+from disintegrate.clients.budget import Allowance, Budget
 from disintegrate.clients.dialect import chunks, rows_of
 from disintegrate.clients.journal import Answered, Counts, Journal, query_keys
 from disintegrate.errors import BudgetSpent, DisintegrateError, InDoubt, Misuse, Unreachable
@@ -53,20 +53,18 @@ class Journaled:
         journal: Journal,
         target: str,
         *,
-        budget: Budget | None = None,
+        budget: Allowance | None = None,
         in_doubt: Doubt = Doubt.LEAVE,
         parts: Callable[[Request], Iterable[Int[np.ndarray, " r"]]] | None = None,
     ) -> None:
         self.explainer = explainer
         self.journal = journal
         self.target = target
-        self.budget = budget or Budget(None)
+        self.budget: Allowance = budget or Budget(None)
         self.parts = parts or (lambda request: chunks(len(request.inputs), 32))
         self.asked = 0
-        held = journal.counts()
-        self.budget.reserve_earlier(held.paid)
-        doubtful = (key for key, _, answer in journal.entries() if answer is None)
-        self._ask_again = set(doubtful) if in_doubt is Doubt.ASK else set()
+        self.budget.reserve_earlier(journal.counts().paid)
+        self._ask_again = journal.doubtful() if in_doubt is Doubt.ASK else set()
         self._under_way: set[bytes] = set()
         self._settled = threading.Condition()
 
@@ -90,7 +88,14 @@ class Journaled:
             BudgetSpent: the budget does not cover the rest.
             DisintegrateError: what the explainer inside raised, and ended the run.
         """
-        keys = query_keys(self.target, request)
+        return self.answered(request, query_keys(self.target, request))
+
+    def answered(self, request: Request, keys: list[bytes]) -> Explanation:
+        """Answer each row under a key of its own, as `explain` does under those of their content.
+
+        Raises:
+            DisintegrateError: as for `explain`.
+        """
         failure: DisintegrateError | None = None
         for part in self.parts(request):
             try:
