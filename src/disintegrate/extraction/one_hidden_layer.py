@@ -210,7 +210,7 @@ def _precision(oracle: Oracle, first: Tangents, second: Tangents) -> Precision:
     measured = float((differences / np.maximum(sizes, 1e-300)).min()) / math.sqrt(2)
     epsilon = float(np.finfo(oracle.dtype).eps)
     wire = oracle.explainer.capabilities.wire.relative
-    return Precision(max(measured, oracle.rounding), math.hypot(epsilon, wire))
+    return Precision(max(measured, oracle.rounding), math.hypot(epsilon, wire), epsilon)
 
 
 @dataclass(frozen=True, eq=False)
