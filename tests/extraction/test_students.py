@@ -48,7 +48,7 @@ def test_lessons_of_probabilities_are_in_closed_form(asked: int) -> None:
     model = nn.Linear(5, 3)
     lessons = lessons_of(service(model, Output.PROBABILITIES), X, ALL[:, :asked], single_step(), Learnt.GRADIENTS)
     weight, p = model.weight.detach(), model(torch.tensor(X)).softmax(1).detach()
-    common = torch.einsum("nj,jd->nd", p, weight)[:, None] if asked == 1 else weight.mean(0)
+    common = torch.einsum("nj,jd->nd", p, weight)[:, None] if asked == 1 else weight.mean(0).expand(7, 1, 5)
     assert lessons.measured is not None
     torch.testing.assert_close(lessons.measured, (weight - common)[:, :asked], rtol=1e-4, atol=1e-5)
 
