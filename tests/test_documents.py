@@ -43,3 +43,8 @@ def test_the_tables_of_the_documents_are_those_of_the_committed_records() -> Non
     for name, (document, record, _) in writer.BLOCKS.items():
         assert (ROOT / "results" / record).is_file()
         assert writer.block(name) in (ROOT / "docs" / document).read_text(), "run `python docs/plans.py`"
+
+
+def test_the_cost_of_a_copy_is_that_of_the_committed_record() -> None:
+    document = (ROOT / "docs" / "what-a-copy-costs.md").read_text()
+    assert script("extraction").block() in document, "run `python docs/extraction.py`"

@@ -21,8 +21,8 @@ Ask = Callable[[Float64[np.ndarray, "n d"]], Tangents]
 
 # Multiples of the noise's standard deviation that count as signal.
 SIGNAL = 6.0
-# Angles closer than this are not parted: points on the line would round to the same.
-CLOSEST = 1e-9
+# Angles closer than so many roundings are not parted: the service itself cannot tell there which units are on.
+CLOSEST = 16.0
 # The share of an interval that a new point stays away from its ends.
 MARGIN = 0.1
 # The share of a gap in which a unit that is foretold must lie.
@@ -52,10 +52,17 @@ class Line:
 
 @dataclass(frozen=True)
 class Precision:
-    """What gradients and outputs are good for: standard deviations of their noise, relative to their norms."""
+    """What the answers are good for.
+
+    Attributes:
+        gradients: standard deviation of their noise, relative to their norm.
+        outputs: the same of the outputs.
+        points: a unit in the last place of the numbers that are sent, relative.
+    """
 
     gradients: float
     outputs: float
+    points: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +134,7 @@ def bends(
             if not gap.bent:
                 continue
             unit = _single(gap)
-            closest = angles[second] - angles[first] < CLOSEST * max(1.0, abs(angles[first]))
+            closest = bool(angles[second] - angles[first] < CLOSEST * precision.points)
             sure = closest or not confirm or foretold
             if unit is not None and sure and (closest or unit.doubts[0] <= tolerable):
                 found.append(unit)

@@ -7,7 +7,7 @@ from enum import Enum
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int
 from torch import Tensor, nn
 
 from disintegrate.errors import BadAnswer
@@ -34,11 +34,12 @@ class Head(Enum):
 
     LOGITS = "logits"
     LOG_PROBABILITIES = "log-probabilities"
+    LOGIT_DIFFERENCES = "logits less their mean over the explained classes"
     PROBABILITIES = "probabilities"
 
     def __call__(self, logits: Float[Tensor, "n classes"]) -> Float[Tensor, "n classes"]:
         """The outputs that these logits stand for."""
-        if self is Head.LOGITS:
+        if self in (Head.LOGITS, Head.LOGIT_DIFFERENCES):
             return logits
         return logits.log_softmax(1) if self is Head.LOG_PROBABILITIES else logits.softmax(1)
 
@@ -77,7 +78,7 @@ def lessons_of(
     """Ask for explanations and make lessons of them, one explanation for each input, class and query of the plan.
 
     Of a service of probabilities, `log p_c` and its gradient `grad p_c / p_c` are learnt: unlike those of `p_c` they do
-    not fade where the service is sure.
+    not fade where the service is sure. Of several classes each is taken less their mean, which leaves the logits'.
 
     Args:
         explainer: the service; its baseline is zero.
@@ -110,6 +111,11 @@ def lessons_of(
                 raise BadAnswer("A probability underflowed.", got=0.0, instead="Ask about likelier classes.")
             spread = outputs.reshape(-1, *[1] * (inputs.ndim - 1))
             outputs, measured, head = np.log(outputs), measured / spread, Head.LOG_PROBABILITIES
+            if asked > 1:
+                # Differences of these are differences of logits: the softmax's sum, common to all, is no lesson.
+                head = Head.LOGIT_DIFFERENCES
+                outputs = _centred(outputs.reshape(-1, asked))
+                measured = _centred(measured.reshape(-1, asked, *inputs.shape[1:]))
     kept = learnt in (Learnt.GRADIENTS, Learnt.ANSWERS)
     shape = inputs.shape[1:]
     return Lessons(
@@ -155,4 +161,9 @@ def outputs_of(
     student: nn.Module, lessons: Lessons, rows: Int[Tensor, " b"], points: Float[Tensor, "b *shape"]
 ) -> Float[Tensor, "b asked"]:
     """A student's outputs of the explained classes."""
-    return lessons.of(student(points)).gather(1, lessons.classes[rows])
+    outputs = lessons.of(student(points)).gather(1, lessons.classes[rows])
+    return outputs - outputs.mean(1, keepdim=True) if lessons.of is Head.LOGIT_DIFFERENCES else outputs
+
+
+def _centred(values: Float64[np.ndarray, "n asked *shape"]) -> Float64[np.ndarray, "n asked *shape"]:
+    return np.asarray(values - values.mean(1, keepdims=True))

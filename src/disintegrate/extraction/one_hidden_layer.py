@@ -139,21 +139,26 @@ class _Theft:
         silent = 0
         while silent < quiet and self.lines < most_lines:
             found = self._line()
-            silent = 0 if len(found.units) else silent + 1
+            if found is not None:
+                silent = 0 if len(found.units) else silent + 1
 
-    def _line(self) -> Bends:
+    def _line(self) -> Bends | None:
+        """Look along one line; None where the service is too sure somewhere on it to be asked there."""
         far = self.domain.scaled(self.stretch * (FAR if self.stretch > 1 else 1))
         line, ends = self._reachable(far.line(self.generator))
         if self.precision is None:
             self.precision = _precision(self.oracle, ends, self.oracle.at(ends.points / APART))
-        found = bends(
-            self.oracle.at, self.known, line, self.precision, ends,
-            confirm=self.confirm, tolerable=TOLERABLE * far.spacing,
-        )  # fmt: skip
+        self.lines += 1
+        try:
+            found = bends(
+                self.oracle.at, self.known, line, self.precision, ends,
+                confirm=self.confirm, tolerable=TOLERABLE * far.spacing,
+            )  # fmt: skip
+        except BadAnswer:
+            return None
         self.asked = found.asked if self.asked is None else self.asked.joined(found.asked)
         self.known = merged(self.known.joined(found.units)) if len(self.known) else found.units
         self.unparted += found.unparted
-        self.lines += 1
         return found
 
     def _reachable(self, line: Line) -> tuple[Line, Tangents]:
@@ -210,7 +215,7 @@ def _precision(oracle: Oracle, first: Tangents, second: Tangents) -> Precision:
     measured = float((differences / np.maximum(sizes, 1e-300)).min()) / math.sqrt(2)
     epsilon = float(np.finfo(oracle.dtype).eps)
     wire = oracle.explainer.capabilities.wire.relative
-    return Precision(max(measured, oracle.rounding), math.hypot(epsilon, wire))
+    return Precision(max(measured, oracle.rounding), math.hypot(epsilon, wire), epsilon)
 
 
 @dataclass(frozen=True, eq=False)
