@@ -118,7 +118,9 @@ def _journal(target: str, named: Path | None) -> Iterator[Journal]:
         counts = journal.counts()
         if counts.answered or counts.in_doubt:
             note = f"{path} holds {counts.answered} answers; {counts.in_doubt} queries are in doubt."
-            errors.print(f"{note} After a change of the service, give another journal.", highlight=False)
+            errors.print(
+                f"{note} After a change of the service, give another journal.", highlight=False, soft_wrap=True
+            )
         yield journal
     if named is None:
         for ending in ("", "-wal", "-shm", ".lock"):
