@@ -107,7 +107,7 @@ def test_settings_stand_in_a_file_and_flags_win(
     assert '"what_stops_it": []' in text
     code, text, _ = run(capsys, monkeypatch, "audit", "--settings", str(chosen), "--images", "1", "--fail-on", "leaks")
     assert code == 3
-    assert text.count('"target": ') == 1 + 1
+    assert text.count('"target": ') == 1 + 1 + 1
 
 
 @pytest.mark.parametrize(
