@@ -214,7 +214,7 @@ def test_the_driver_killed_leaves_no_process_and_the_same_command_goes_on(
     record, paid = json.loads(text), live.rows
     # an exchange under way was allowed to end, so that nothing was in doubt: all as if nobody had been killed
     _, undisturbed, _ = run(capsys, monkeypatch, *plain)
-    assert json.loads(undisturbed) == record
+    assert json.loads(undisturbed) == record, "the same command, the same record"
     assert live.rows - paid == paid
     assert list(live.folder.glob("audit-*")) == []
 
