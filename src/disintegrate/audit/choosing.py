@@ -35,7 +35,8 @@ class Tried:
     Attributes:
         rule: its name.
         steps: the service's own, if it has this rule and fixes them; None where callers set them.
-        distance: median upper estimate of the distance between recovered and true gradients.
+        distance: between recovered and true gradients, the root mean square of its upper estimates: unlike a median it
+            hears every input, of which there are few.
     """
 
     rule: str
@@ -141,8 +142,8 @@ def choose(
         except (NotPermitted, InvalidValue):
             continue  # refused, or no such steps
         fixed = allowed.fewest_steps == allowed.most_steps
-        median = float(np.median(seen.distance(found.gradient)))
-        tried.append((Tried(allowed.rule, allowed.own_steps if fixed else None, median), allowed))
+        apart = float(np.sqrt((seen.distance(found.gradient) ** 2).mean()))
+        tried.append((Tried(allowed.rule, allowed.own_steps if fixed else None, apart), allowed))
     if not tried:
         raise InvalidValue(
             "The service takes no plan for any rule that it may have.",

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int
-from torch import nn
 
-from disintegrate.audit.truth import true_gradients
 from disintegrate.explainers.protocol import Explainer, Request
 
 # Images are kept with at most so many pixels a side, other inputs with so many coordinates: means over blocks.
@@ -82,14 +81,14 @@ def examples_of(
     distances: Float64[np.ndarray, " n"],
     gradient: Float[np.ndarray, "n *shape"],
     observed: Bool[np.ndarray, "n *shape"],
-    model: nn.Module | None,
+    truths: Callable[[Float[np.ndarray, "k *shape"], Int[np.ndarray, " k"]], Float[np.ndarray, "k *shape"]] | None,
     count: int,
 ) -> tuple[Example, ...]:
     """Ask for the plain explanation of a few inputs, one query each, and set beside it what is known of them."""
     if count == 0:
         return ()
     indices = chosen(distances, count)
-    truth = None if model is None else true_gradients(model, inputs[indices], targets[indices])
+    truth = None if truths is None else truths(inputs[indices], targets[indices])
     answered = explainer.explain(Request(inputs[indices], None, targets[indices], None)).attribution
     return tuple(
         Example(

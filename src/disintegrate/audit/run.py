@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float, Float64, Int
@@ -17,6 +18,7 @@ from disintegrate.audit.knowing import Known, understand
 from disintegrate.audit.recovering import Recovering, starts_of
 from disintegrate.audit.result import AuditResult
 from disintegrate.audit.ties import beside_kinks
+from disintegrate.audit.truth import true_gradients
 from disintegrate.audit.verdict import Judgement, Verdict, fewer_than_differences, judge
 from disintegrate.audit.word import Said
 from disintegrate.errors import InvalidValue
@@ -108,7 +110,8 @@ def audit(
     found = _executed(explainer, inputs, targets, known, proposal, model, seed, engine, progress)
     shown = examples_of(
         explainer if known.capabilities is None else Described(explainer, known.capabilities), inputs, targets,
-        distances=found.distance, gradient=found.gradient, observed=found.observed, model=model, count=examples,
+        distances=found.distance, gradient=found.gradient, observed=found.observed,
+        truths=None if model is None else partial(true_gradients, model), count=examples,
     )  # fmt: skip
     return replace(found, moved_by=moved_by, examples=shown)
 
