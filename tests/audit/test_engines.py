@@ -188,7 +188,7 @@ def test_the_driver_killed_leaves_no_process_and_the_same_command_goes_on(
         "--fail-on",
         "never",
     ]
-    slowly = [*plain, "--engine", "processes", "--rate", "400"]
+    slowly = [*plain, "--engine", "processes", "--rate", "100"]
     workers: list[int] = []
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])}
     for how in (signal.SIGKILL, signal.SIGINT):
