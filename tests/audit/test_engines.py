@@ -196,19 +196,21 @@ def test_the_driver_killed_leaves_no_process_and_the_same_command_goes_on(
             [sys.executable, "-m", "disintegrate.cli", *slowly],
             env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
-        before = live.rows
-        while driver.poll() is None and not (live.rows > before + 100 and len(pids(live.folder, "*")) == 2):
+        before, earlier = live.rows, set(workers)
+        while driver.poll() is None and not (
+            live.rows > before + 100 and len(set(pids(live.folder, "*")) - earlier) == 2
+        ):
             time.sleep(0.02)
-        workers += pids(live.folder, "*")
+        workers += sorted(set(pids(live.folder, "*")) - earlier)
         driver.send_signal(how)
         text = "".join(driver.communicate(timeout=60))
         assert driver.returncode == (-signal.SIGKILL if how == signal.SIGKILL else 130), text
-    assert len(set(workers)) == 4
-    for _ in range(1000):
-        if not any(Path(f"/proc/{pid}").exists() for pid in workers):
-            break
-        time.sleep(0.02)
-    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+        for _ in range(1000):
+            if not any(Path(f"/proc/{pid}").exists() for pid in workers):
+                break
+            time.sleep(0.02)
+        assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+    assert len(workers) == 4
     code, text, told = run(capsys, monkeypatch, *plain)
     assert code == 0, told
     record, paid = json.loads(text), live.rows
