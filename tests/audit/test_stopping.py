@@ -86,7 +86,7 @@ def test_without_the_model_the_planner_predicts() -> None:
 
 
 def test_what_hangs_on_the_model_is_tried_on_the_service_itself_within_what_the_change_permits() -> None:
-    model, (x, targets) = network(), questions()
+    model, (x, targets) = network(), questions(24)
     smooth = nn.Sequential(nn.Linear(20, 50), nn.GELU(), nn.Linear(50, 4)).eval()
     for one in (model, smooth):
         asked = Recording(LocalExplainer(one, FREE))
@@ -102,8 +102,9 @@ def test_what_hangs_on_the_model_is_tried_on_the_service_itself_within_what_the_
             assert request.steps in (None, 50)
         for row in tried:
             true = measured[row.words].judgement.median_distance
-            # an upper estimate, at few inputs with kinks about them: 0.8 to 3 times the truth over six seeds
-            assert 0.6 * true < row.judgement.median_distance < 3.2 * true + 0.01, row.words
+            # an upper estimate, and a coarser one where few digits of the outputs are left
+            most = 2.5 if "digits" in row.words and "but digits" not in row.words else 1.6
+            assert 0.6 * true < row.judgement.median_distance < most * true + 0.01, row.words
     assert rows["freeze the steps and pin the baseline"].judgement.median_distance < 0.03  # the smooth one's
 
 

@@ -233,7 +233,8 @@ def talking(said: bytes | None, context: ssl.SSLContext | None = None) -> Iterat
 def test_a_server_that_dies_in_mid_answer_leaves_the_query_in_doubt(said: bytes) -> None:
     with talking(said) as port:
         target = f"kserve+http://127.0.0.1:{port}/v1/models/net"
-        failure(target, InDoubt, rf"127\.0\.0\.1:{port}.* gave no whole answer")
+        told = failure(target, InDoubt, rf"127\.0\.0\.1:{port}.* gave no whole answer")
+    assert isinstance(told, InDoubt)
 
 
 def test_a_refused_connection_and_one_that_never_answers() -> None:

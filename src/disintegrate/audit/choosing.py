@@ -13,8 +13,8 @@ from disintegrate.audit.checking import Differences, differences
 from disintegrate.audit.described import Described
 from disintegrate.errors import InvalidValue, NotPermitted
 from disintegrate.estimate import carry_out
-from disintegrate.explainers.protocol import Capabilities, Explainer, Explanation, Request
-from disintegrate.explainers.wrappers import Remembering
+from disintegrate.explainers.protocol import Capabilities, Explainer
+from disintegrate.explainers.wrappers import Recording, Remembering
 from disintegrate.plan import Plan
 from disintegrate.planner import Proposal, Way, propose
 from disintegrate.probe.result import NamedRule
@@ -75,22 +75,6 @@ class Choice:
         )
 
 
-class _Counting:
-    """Counts the rows that go out."""
-
-    def __init__(self, explainer: Explainer) -> None:
-        self._explainer = explainer
-        self.queries = 0
-
-    @property
-    def capabilities(self) -> Capabilities:
-        return self._explainer.capabilities
-
-    def explain(self, request: Request) -> Explanation:
-        self.queries += len(request.inputs)
-        return self._explainer.explain(request)
-
-
 def choose(
     explainer: Explainer,
     inputs: Float[np.ndarray, "n *shape"],
@@ -128,8 +112,8 @@ def choose(
         >>> choose(service, x, np.array([0, 1, 0]), rules, starts=0 * x, budget=4).capabilities.rule == "midpoint"
         True
     """
-    counted = _Counting(explainer)
-    memory = Remembering(counted)
+    asked = Recording(explainer)
+    memory = Remembering(asked)
     tried: list[tuple[Tried, Capabilities]] = []
     seen: Differences | None = None
     for allowed, proposal in _proposals(possible, inputs, starts, budget):
@@ -147,11 +131,15 @@ def choose(
     if not tried:
         raise InvalidValue(
             "The service takes no plan for any rule that it may have.",
-            got=f"{counted.queries} queries that were refused",
+            got=f"{_rows(asked)} queries that were refused",
             instead="Say what it does (rule, steps, baseline), or audit inputs of the kind that it takes.",
         )
     tried.sort(key=lambda each: each[0].distance)
-    return Choice(tried[0][1], tuple(each for each, _ in tried), counted.queries)
+    return Choice(tried[0][1], tuple(each for each, _ in tried), _rows(asked))
+
+
+def _rows(asked: Recording) -> int:
+    return sum(len(request.inputs) for request in asked.requests)
 
 
 def rules_left(possible: tuple[NamedRule, ...], known: Capabilities) -> Iterator[Capabilities]:
