@@ -215,7 +215,7 @@ class StopShown(_Figures):
     queries: int = 0
 
 
-class Asked(_Part):
+class InputsShown(_Part):
     """The inputs."""
 
     shape: tuple[int, ...]
@@ -235,7 +235,7 @@ class RunShown(_Part):
 
     command: str
     date: str
-    inputs: Asked
+    inputs: InputsShown
     model: ModelShown
 
 

@@ -65,7 +65,7 @@ class Asking:
 
 
 @dataclass(frozen=True, eq=False)
-class Asked:
+class Service:
     """A service to ask.
 
     Attributes:
@@ -79,7 +79,7 @@ class Asked:
     source: Source | None
 
 
-def asked_endpoint(target: str, asking: Asking, held: ExitStack) -> Asked:
+def asked_endpoint(target: str, asking: Asking, held: ExitStack) -> Service:
     """A live endpoint, all answers of which are kept until the audit has ended, or in the journal that is named."""
     from disintegrate.audit.engines import Endpoint
     from disintegrate.clients import Budget, Doubt, Pace, Repeating, connect, kept, read_credentials
@@ -89,13 +89,13 @@ def asked_endpoint(target: str, asking: Asking, held: ExitStack) -> Asked:
     budget, pace, doubt = Budget(asking.most_queries), Pace(asking.rate), Doubt(asking.in_doubt)
     journaled = kept(remote, journal, target, budget=budget, turns=pace, in_doubt=doubt)
     source = Endpoint(target, journal, asking.key_file, doubt, budget, pace)
-    return Asked(journaled, Repeating(journaled), source)
+    return Service(journaled, Repeating(journaled), source)
 
 
-def asked_model(explainer: Explainer, model: nn.Module, asking: Asking, held: ExitStack) -> Asked:
+def asked_model(explainer: Explainer, model: nn.Module, asking: Asking, held: ExitStack) -> Service:
     """A model's service in this process; its answers are kept where a journal is named."""
     if asking.journal is None:
-        return Asked(explainer, explainer, None)
+        return Service(explainer, explainer, None)
     from disintegrate.audit.engines import Carried, by_request
     from disintegrate.clients import Budget, Doubt, Repeating
 
@@ -104,7 +104,7 @@ def asked_model(explainer: Explainer, model: nn.Module, asking: Asking, held: Ex
     # to ask a model again costs nothing
     journaled = by_request(explainer, journal, name, in_doubt=Doubt.ASK)
     source = Carried(explainer, journal, name, Doubt.ASK, Budget(None))
-    return Asked(journaled, Repeating(journaled), source)
+    return Service(journaled, Repeating(journaled), source)
 
 
 @contextmanager
