@@ -1,7 +1,8 @@
 """How often the probe is right: `python studies/probe.py --seed 2029` writes results/probe.json.
 
 Draws services whose settings are hidden, probes each with at most 60 queries, and compares what was found with what is
-true. Killed and started again, it goes on behind the last service.
+true. Where the rule stays unknown, `identifiable.py` says whether the answers set it apart from its neighbours at all.
+Killed and started again, it goes on behind the last service. `--first 100 --services 50` probes a slice.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from identifiable import differing
 from rich.progress import Progress
 from services import Hidden, Service, Truth, draw, serve, wire
 
-from disintegrate import Output, ProbeResult, probe
+from disintegrate import Output, ProbeResult, Recording, probe
 from disintegrate.files import append_line, write_atomically
 from disintegrate.probe import NamedRule
 from disintegrate.versions import versions
@@ -34,14 +36,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=2029)
     parser.add_argument("--services", type=int, default=300)
+    parser.add_argument("--first", type=int, default=0, help="the number of the first service")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--out", type=Path, default=RESULTS / "probe.json")
     options = parser.parse_args()
-    journal = options.out.with_suffix(f".{options.seed}.jsonl")
+    slice_ = f".{options.first}" if options.first else ""
+    journal = options.out.with_suffix(f".{options.seed}{slice_}.jsonl")
     done = [json.loads(line) for line in journal.read_text().splitlines()] if journal.is_file() else []
     with Progress() as progress, ExitStack() as workers:
         bar = progress.add_task("services", total=options.services, completed=len(done))
-        left = [draw(options.seed, number) for number in range(len(done), options.services)]
+        left = [draw(options.seed, options.first + number) for number in range(len(done), options.services)]
         pool = workers.enter_context(ProcessPoolExecutor(options.workers)) if options.workers > 1 else None
         for record in pool.map(measured, left) if pool else map(measured, left):
             append_line(journal, json.dumps(record))
@@ -57,9 +61,12 @@ def measured(truth: Truth) -> dict[str, Any]:
     """Probe one service and compare."""
     service = serve(truth)
     assert isinstance(service.explainer, Hidden)  # noqa: S101
+    asked = Recording(service.explainer)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = probe(service.explainer, service.inputs, service.targets, budget=BUDGET)
+        found = probe(asked, service.inputs, service.targets, budget=BUDGET)
+        spent = service.explainer.queries
+        apart = differing(truth, asked.requests) if found.rules.value is None else {}
     verdicts = judged(truth, service, found)
     right = [verdict for verdict in verdicts.values() if verdict != "right"]
     whole = "wrong" if "wrong" in right else "unknown" if right else "right"
@@ -69,7 +76,8 @@ def measured(truth: Truth) -> dict[str, Any]:
         "findings": verdicts,
         "rules": [f"{named.rule}({named.steps})" for named in found.rules.value or ()],
         "evidence": found.rules.evidence,
-        "queries": service.explainer.queries,
+        "queries": spent,
+        "differing": apart,
     }
 
 
@@ -118,10 +126,21 @@ def summary(records: list[dict[str, Any]]) -> dict[str, Any]:
         "right": counts["right"],
         "unknown": counts["unknown"],
         "wrong": counts["wrong"],
+        "rule_unknown": _unknown(records),
         "share_right": counts["right"] / len(records),
         "queries": {"median": float(np.median(queries)), "largest": int(queries.max()), "budget": BUDGET},
         "by_finding": by_finding,
         "by_setting": tables,
+    }
+
+
+def _unknown(records: list[dict[str, Any]]) -> dict[str, int]:
+    """Services whose rule stayed unknown, by how far the answers differ from those of every neighbouring rule."""
+    nearest = [min(record["differing"].values()) for record in records if record["differing"]]
+    return {
+        "told apart from every neighbour by one number in a hundred or more": sum(share >= 0.01 for share in nearest),
+        "told apart from every neighbour by fewer": sum(0 < share < 0.01 for share in nearest),
+        "answers the same as a neighbour's": sum(share == 0 for share in nearest),
     }
 
 

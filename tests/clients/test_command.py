@@ -71,15 +71,18 @@ def test_probe_finds_out_what_stands_behind_a_live_endpoint(
 def test_what_cannot_be_gets_one_sentence(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
     arguments: tuple[str, ...],
     code: int,
     sentence: str,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("disintegrate.clients.retrying.FIRST_PAUSE", 1e-4)
     ended, text, err = run(capsys, monkeypatch, *arguments)
     assert (ended, text) == (code, "")
     assert sentence in " ".join(err.split())
     assert "Traceback" not in err
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_new_key_is_shown_once_and_stored_as_a_hash(

@@ -109,22 +109,30 @@ def asked_model(explainer: Explainer, model: nn.Module, asking: Asking, held: Ex
 
 @contextmanager
 def _journal(target: str, named: Path | None) -> Iterator[Journal]:
-    """The journal, with what earlier runs have left; where none is named, it is removed when all is done."""
+    """The journal, with what earlier runs have left; where none is named it stays only where it saves a later run."""
     from disintegrate.clients import Journal, gather_shards
 
     path = named or Path(f"audit-{hashlib.sha256(target.encode()).hexdigest()[:8]}.journal")
-    with Journal(path) as journal:
-        gather_shards(journal)
-        counts = journal.counts()
-        if counts.answered or counts.in_doubt:
-            note = f"{path} holds {counts.answered} answers; {counts.in_doubt} queries are in doubt."
-            errors.print(
-                f"{note} After a change of the service, give another journal.", highlight=False, soft_wrap=True
-            )
-        yield journal
-    if named is None:
-        for ending in ("", "-wal", "-shm", ".lock"):
-            path.with_name(path.name + ending).unlink(missing_ok=True)
+    useful = True
+    try:
+        with Journal(path) as journal:
+            gather_shards(journal)
+            counts = journal.counts()
+            if counts.answered or counts.in_doubt:
+                note = f"{path} holds {counts.answered} answers; {counts.in_doubt} queries are in doubt."
+                errors.print(
+                    f"{note} After a change of the service, give another journal.", highlight=False, soft_wrap=True
+                )
+            try:
+                yield journal
+                useful = False
+            finally:
+                counts = journal.counts()
+                useful = useful and bool(counts.answered or counts.in_doubt)
+    finally:
+        if named is None and not useful:
+            for ending in ("", "-wal", "-shm", ".lock"):
+                path.with_name(path.name + ending).unlink(missing_ok=True)
 
 
 def _fingerprint(explainer: Explainer, model: nn.Module) -> str:

@@ -16,6 +16,12 @@ FAR_PROBABILITIES, FAR_PROBABILITIES_COARSE = 150.0, 15.0
 ROUNDS, SURE_ROUNDS, EXACT_ROUNDS = 4, 3, 2
 # Queries that must be left to look from elsewhere for what the model does not look at near the baseline.
 THOROUGH = 25
+# How many times the error on either side the baseline must lie between, at first and where that does not show.
+BRACKETS = (1.5, 30.0)
+# The widest of such that count, in units of the inputs' spread: the gradient may change its sign, the rather the wider.
+CREDIBLE, CREDIBLE_COARSE = 1e-4, 1e-2
+# How far the answer between may lie off the line through both, as a share of their difference.
+BENT = 0.15
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,16 +213,51 @@ def _confirmed(
     rounding = np.divide(asker.deviation(at), np.abs(slope), out=np.full(point.size, np.inf), where=seen)
     left = np.where(trusted, (4 * np.abs(step) + 3 * rounding + floor) * (3 if asker.coarse else 1), np.inf)
     likeliest, exact = point, np.zeros(point.size, bool)
+    middle = None
     for _ in range(0 if asker.coarse else rounds):
         # an answer of 0 where a gradient was seen is the baseline to the last bit, unless it vanishes just there
         answer = asker.ask(likeliest[None], target).attribution[0]
+        middle = answer if middle is None else middle
         exact = seen & (answer == 0)
         if exact[trusted].all():
             break
         aside = np.divide(-answer, slope, out=np.zeros(point.size), where=seen & ~exact)
         most = 0.01 * np.abs(offset)
         likeliest = asker.sent((likeliest + np.clip(aside, -most, most))[None])[0]
-    return Found(None, point, left, likeliest, np.where(exact & trusted, 0.0, left))
+    if middle is None:
+        middle = asker.ask(point[None], target).attribution[0]
+    error = _bracketed(asker, target, point, middle, left)
+    error[error > (CREDIBLE_COARSE if asker.coarse else CREDIBLE) * np.abs(offset)] = np.inf
+    exact &= np.isfinite(error)
+    return Found(None, point, error, np.where(exact, likeliest, point), np.where(exact, 0.0, error))
+
+
+def _bracketed(
+    asker: Asker,
+    target: int,
+    point: Float64[np.ndarray, " d"],
+    middle: Float64[np.ndarray, " d"],
+    error: Float64[np.ndarray, " d"],
+) -> Float64[np.ndarray, " d"]:
+    """The errors that answers on either side bear out; infinite where they do not.
+
+    A coordinate answers `(x_i - b_i) G_i`, which changes its sign between two points only if the baseline lies between
+    them or the gradient changes its own; and then the answer between the two is not the mean of theirs. All
+    coordinates are asked at once, and again further out where need be.
+    """
+    shown = np.full(error.size, np.inf)
+    for wider in BRACKETS:
+        open_ = np.isfinite(error) & np.isinf(shown)
+        if not open_.any():
+            break
+        width = np.where(open_, wider * error, 0.0)
+        ends = asker.sent(np.stack([point - width, point + width]))
+        below, above = asker.ask(ends, target).attribution
+        share = np.divide(point - ends[0], ends[1] - ends[0], out=np.full(point.size, 0.5), where=open_)
+        bent = np.abs(middle - below - share * (above - below)) > BENT * np.abs(above - below)
+        reach = np.maximum(point - ends[0], ends[1] - point)
+        shown = np.where(open_ & (below * above < 0) & ~bent, reach, shown)
+    return shown
 
 
 def _faint(asker: Asker) -> float:

@@ -16,6 +16,8 @@ from disintegrate.probe.staircase import Fit, Pattern, Readings
 # Scales asked at first and in each later round, up to so many times that of the kink.
 START, MORE, ROUNDS = 10, 6, 6
 REACH, FURTHER, FARTHEST, NEAREST = 2.2, 1.5, 4.5, 1.3
+# Answers that must confirm a pattern where the gradient drifts, and what is kept for telling siblings apart meanwhile.
+CONFIRMING, LEAST_KEPT = 5, 4
 # Powers of the scale by which the gradient may drift between kinks: behind a softmax, where it does, and elsewhere.
 DRIFTS, STEADY = (1, 2, 3), (0,)
 # Noise beyond that of the wire, where ties or many kinks leave no rows to contradict a rule.
@@ -58,6 +60,7 @@ def explore(ray: Ray, near: float, *, reserve: int, generator: np.random.Generat
     cap = REACH * near
     ray.ask(_grid(min(START, max(ray.asker.left - reserve, 0)), 0.8 * near, cap, 0.0))
     verdict = _judged(ray, near, cap)
+    confirmed = not ray.drifting
     if verdict.fits and not 0.8 < verdict.fits[0].kinks[0] / near < NEAREST:
         near = float(verdict.fits[0].kinks[0])
         cap = REACH * near
@@ -65,10 +68,15 @@ def explore(ray: Ray, near: float, *, reserve: int, generator: np.random.Generat
         # what is kept for telling siblings apart is of no use while several patterns are left; where the gradient
         # drifts, more answers of one ray would be trusted too far
         kept = reserve if ray.drifting or ray.asker.left > reserve + 1 else 0
+        kept = min(kept, LEAST_KEPT) if verdict.decided else kept
         count = min(MORE, ray.asker.left - kept)
-        if verdict.decided or count < 2:
+        if (verdict.decided and confirmed) or count < 2:
             break
-        if verdict.found is not None:
+        if verdict.decided:
+            # behind a softmax one pattern may be left by chance: it must explain answers that it has not seen
+            confirmed = True
+            ray.ask(_grid(min(count, CONFIRMING), 0.95 * near, verdict.cap, 0.21))
+        elif verdict.found is not None:
             # a little further than was explained so far, where the staircases of rivals have drifted apart; and as
             # far as it takes, where none of these scales tells them apart
             low, high = 0.9 * near, FURTHER * verdict.cap

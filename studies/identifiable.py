@@ -1,0 +1,69 @@
+"""Whether the answers to a probe's own questions set a rule apart from its nearest alternatives at all.
+
+For a service that the probe left unknown, the same questions are put to services that differ from it in the rule alone:
+same network, baseline, outputs and wire; each rule of the field with as many steps, and its own with one step more or
+less. If every number comes out alike, nobody could have told, whatever is known of the network. If numbers differ,
+somebody who knew the network could; the probe does not know it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Float
+from services import Truth, serve
+
+from disintegrate import DisintegrateError, NotPermitted, Request
+from disintegrate.quadrature import Quadrature
+from disintegrate.rules import RULES, rule_named
+
+
+def differing(truth: Truth, requests: Sequence[Request]) -> dict[str, float]:
+    """The share of answered numbers that another rule would have answered otherwise, for each alternative."""
+    own = _answers(truth, requests)
+    found = {}
+    for rule, steps in _alternatives(truth):
+        other = _answers(replace(truth, rule=rule, steps=steps), requests)
+        same = (own == other) | (np.isnan(own) & np.isnan(other))
+        found[f"{rule}({steps})"] = float((~same).mean()) if own.shape == other.shape else 1.0
+    return found
+
+
+def _alternatives(truth: Truth) -> list[tuple[str, int]]:
+    wanted = [(rule, truth.steps) for rule in sorted(RULES)]
+    wanted += [(truth.rule, truth.steps + 1), (truth.rule, truth.steps - 1)]
+    own = rule_named(truth.rule)(truth.steps)
+    kept: list[tuple[str, int]] = []
+    seen: list[Quadrature] = [own]
+    for rule, steps in wanted:
+        try:
+            quadrature = rule_named(rule)(steps)
+        except DisintegrateError:
+            continue
+        if not any(_alike(quadrature, other) for other in seen):
+            seen.append(quadrature)
+            kept.append((rule, steps))
+    return kept
+
+
+def _alike(one: Quadrature, other: Quadrature) -> bool:
+    """Whether nodes and weights agree to 1e-6, so that one name is as right as the other."""
+    return one.steps == other.steps and bool(
+        np.allclose(np.sort(one.nodes), np.sort(other.nodes), atol=1e-6)
+        and np.allclose(one.weights, other.weights, atol=1e-6)
+    )
+
+
+def _answers(truth: Truth, requests: Sequence[Request]) -> Float[np.ndarray, " n"]:
+    """All numbers that a service answers to some requests, the refused ones left out."""
+    explainer = serve(truth).explainer
+    numbers: list[Float[np.ndarray, " n"]] = []
+    for request in requests:
+        try:
+            answer = explainer.explain(request)
+        except (NotPermitted, DisintegrateError):
+            continue
+        numbers += [answer.output.ravel(), answer.attribution.ravel()]
+    return np.concatenate(numbers)

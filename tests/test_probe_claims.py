@@ -1,0 +1,44 @@
+"""What the probe claims, it has seen from more than one side: the errors of a baseline that was solved for."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from disintegrate import Capabilities, Explanation, Request
+from disintegrate.probe.asking import Asker
+from disintegrate.probe.baseline import _bracketed
+from disintegrate.progress import SILENT
+
+
+class Answering:
+    """A service whose attributions are a function of the input."""
+
+    capabilities = Capabilities(rule="")
+
+    def __init__(self, answer: object) -> None:
+        self.answer = answer
+
+    def explain(self, request: Request) -> Explanation:
+        points = request.inputs.astype(float)
+        return Explanation(np.zeros(len(points)), self.answer(points))  # type: ignore[operator]
+
+
+def _asker(explainer: object, size: int) -> Asker:
+    return Asker(explainer, (size,), np.dtype(np.float32), 60, SILENT.task("queries", 60))  # type: ignore[arg-type]
+
+
+def test_an_error_is_claimed_only_where_answers_on_both_sides_bear_it_out() -> None:
+    # a true baseline within the error; one beyond it; one beyond it whose gradient changes its sign just between
+    true = np.array([0.5, 0.53, 0.53])
+
+    def answer(points: np.ndarray) -> np.ndarray:
+        gradient = np.ones_like(points)
+        gradient[:, 2] = np.where(points[:, 2] < 0.5, 1.0, -1.0)
+        return np.asarray((points - true) * gradient)
+
+    asker = _asker(Answering(answer), 3)
+    point = np.full(3, 0.5)
+    middle = asker.ask(point[None], 0).attribution[0]
+    error = _bracketed(asker, 0, point, middle, np.full(3, 1e-4))
+    assert np.isfinite(error).tolist() == [True, False, False]
+    assert error[0] >= abs(point[0] - true[0])
