@@ -124,18 +124,19 @@ def pids(folder: Path, name: str) -> list[int]:
 def killing(folder: Path, name: str, ready: Callable[[], bool]) -> Iterator[list[int]]:
     """Kill the first worker as soon as it is ready for that."""
     killed: list[int] = []
+    ended = threading.Event()
 
     def kill() -> None:
-        for _ in range(6000):
+        while not ended.wait(0.01):
             if ready() and (found := pids(folder, name)):
                 os.kill(found[0], signal.SIGKILL)
                 killed.append(found[0])
                 return
-            time.sleep(0.01)
 
     thread = threading.Thread(target=kill)
     thread.start()
     yield killed
+    ended.set()
     thread.join()
 
 
