@@ -69,6 +69,10 @@ class MeasuredClock:
         times: np.ndarray = np.interp(positions, self.positions, self.times) + 1e-9 * positions
         return times
 
+    def size(self, positions: np.ndarray) -> np.ndarray:
+        """The same everywhere."""
+        return np.ones(len(positions))
+
 
 def gradients_along(service: LocalExplainer, inputs: np.ndarray, targets: np.ndarray, places: Sequence[float]) -> Any:
     """Gradients at places on each ray, `[places, images, coordinates]`."""

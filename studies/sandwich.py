@@ -70,7 +70,9 @@ def sandwich(setting: Setting, about: Subject, budget: int, scales: tuple[float,
     """
     model = deepcopy(served_model(setting, about.model)).double()
     nodes, weights = nodes_and_weights(setting.rule, setting.steps)
-    known = [s for s in scales or (*WITHIN, *BEYOND) if s <= setting.furthest]
+    # behind a softmax the first node is the only one left where it lies on the input and the others far out
+    first = (float(1 / nodes[nodes > 0].min()),) if setting.softmax else ()
+    known = [s for s in (*(scales or (*WITHIN, *BEYOND)), *first) if s <= setting.furthest]
     noise = np.random.default_rng(3)
 
     def answers(inputs: Float[np.ndarray, "n *shape"], targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -23,9 +23,8 @@ from typing import Any
 from subjects import Setting, Subject, in_process, over_http, served_model, subject
 
 from disintegrate import Capabilities, DisintegrateError, Explainer, Output, audit
-from disintegrate.audit import Judgement, Stop, against_model, changes, judge, what_stops
+from disintegrate.audit import Judgement, Stop, changes, what_stops
 from disintegrate.audit.changes import Change
-from disintegrate.audit.truth import true_gradients
 from disintegrate.files import write_atomically
 from disintegrate.versions import versions
 
@@ -129,20 +128,18 @@ def _compared(service: Restarted, about: Subject, measured: Stop, predicted: Sto
 
 
 def _audited(service: Restarted, about: Subject) -> tuple[dict[str, Any], dict[str, Any], str | None]:
-    """One audit, its gradients held against the model's and against the outputs, and the plan's kind."""
+    """An audit that has the model and one that has not, and the latter's kind of plan."""
+    model = served_model(service.setting, about.model)
     try:
         with service.reached(about) as explainer:
-            real = audit(explainer, about.inputs, about.targets, seed=SEED)
+            without = audit(explainer, about.inputs, about.targets, seed=SEED)
+        with service.reached(about) as explainer:
+            with_model = audit(explainer, about.inputs, about.targets, model=model, seed=SEED)
     except DisintegrateError as error:
         none = {"verdict": f"none: {error}", "median_distance": None, "share": None}
         return none, none, None
-    if real.proposal is None:
-        return _figures(real.judgement), _figures(real.judgement), None
-    truth = true_gradients(served_model(service.setting, about.model), about.inputs, about.targets)
-    apart = against_model(truth, real.gradient, real.observed).distance
-    seen = real.observed.reshape(len(apart), -1).sum(1).astype(float)
-    by_model = judge(apart, real.judgement.queries_per_gradient, seen)
-    return _figures(by_model), _figures(real.judgement), real.proposal.way.value
+    plan = without.proposal.way.value if without.proposal else None
+    return _figures(with_model.judgement), _figures(without.judgement), plan
 
 
 def _figures(found: Judgement) -> dict[str, Any]:

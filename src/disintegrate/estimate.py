@@ -16,10 +16,13 @@ from disintegrate.planner import Proposal, Way
 from disintegrate.recover import Answer, Recovery, ask, check_question, recover
 from disintegrate.refit import fit_walk
 from disintegrate.rules import rule_named
+from disintegrate.saturating import Saturating, saturating
 from disintegrate.walk import Prior, Stopped, Walk, affine_stretches
 
 # Three values of float32 arithmetic lie on a line where they do within so many units of roundoff.
 ROUNDING_OF_OUTPUTS = 6 * 2.0**-24
+# Behind a softmax answers are extrapolated from queries that end no further out.
+FARTHEST_SMOOTH = 3.0
 
 
 def estimate(
@@ -37,7 +40,8 @@ def estimate(
 
     The walk is fitted to the answers of all inputs together. The outputs at the queries' ends, which come with
     every explanation, show for each input on which stretches of the ray no kink lies; there its clock stands still.
-    Where the answers are rather those of a model without kinks, they are extrapolated instead.
+    Where the answers are rather those of a model without kinks, they are extrapolated instead. Probabilities show
+    where on the ray the softmax is saturated.
 
     Args:
         explainer: the service; its rule must be known.
@@ -47,7 +51,7 @@ def estimate(
         baselines: as for `recover`.
         walk: what to assume where the answers say nothing; None for a typical network.
         noise: on the answers; None for what the capabilities tell.
-        outputs: whether to use the outputs; for logits of piecewise linear models only.
+        outputs: whether to use the outputs; where they are logits, those of piecewise linear models only.
 
     Returns:
         The recovery; its plan is the kriging under the fitted walk, before the outputs of each input are heard.
@@ -75,26 +79,35 @@ def estimate(
     answers = list(ask(explainer, inputs, targets, asked, baselines=baselines))
     integrals = np.stack([answer.integral.reshape(len(inputs), -1) for answer in answers], axis=1)
     products = np.einsum("nqd,nrd->nqr", integrals, integrals)
-    fitted = fit_walk(products, queries, rule, noise, walk or Walk())
-    common = krige(queries, rule, fitted, noise)
+    soft = capabilities.output is Output.PROBABILITIES
+    fitted = (walk or Walk()) if soft else fit_walk(products, queries, rule, noise, walk or Walk())
+    common = krige(queries, rule, Saturating(fitted) if soft else fitted, noise)
     priors: list[Prior] = [fitted] * len(inputs)
-    if outputs and capabilities.output is Output.LOGITS:
+    if outputs and soft:
+        told = np.stack([answer.output for answer in answers], axis=1).astype(np.float64)
+        positions = np.array([query.stop for query in queries])
+        priors = [saturating(fitted, positions, row) for row in told]
+    elif outputs:
         priors = [_stopped(fitted, queries, answers, row, noise) for row in range(len(inputs))]
     gradient, magnitude, expected = np.zeros(integrals.shape[::2]), np.zeros(len(inputs)), np.zeros(len(inputs))
-    smooth = extrapolation(queries, rule) if is_smooth(integrals, queries, rule, fitted, noise) else None
     known: dict[Prior, tuple[Plan, float]] = {}
     for row, prior in enumerate(priors):
         if prior not in known:
             plan = krige(queries, rule, prior, noise)
             known[prior] = plan, predicted_distance(plan, rule, prior, noise)
         plan, expected[row] = known[prior]
-        if smooth is not None:
-            plan = common = smooth
-        parts = np.array([term.coefficient for term in plan])[:, None] * integrals[row]
-        gradient[row], magnitude[row] = parts.sum(axis=0), np.linalg.norm(parts, axis=1).sum()
+        gradient[row], magnitude[row] = _weighed(plan, integrals[row])
+    # far out no polynomial holds behind a softmax
+    near = [place for place, query in enumerate(queries) if not soft or query.stop <= FARTHEST_SMOOTH]
+    some, part = [queries[place] for place in near], integrals[:, near]
+    smooth = extrapolation(some, rule) if is_smooth(part, some, rule, fitted, noise) else None
     if smooth is not None:
         # one answer foretold from the others, by a polynomial of one degree less
-        expected = np.minimum(foretold_by_polynomial(integrals, queries, rule), expected)
+        foretold = foretold_by_polynomial(part, some, rule)
+        if not soft or np.median(foretold) < np.median(expected):
+            common, expected = smooth, np.minimum(foretold, expected)
+            for row in range(len(inputs)):
+                gradient[row], magnitude[row] = _weighed(smooth, part[row])
     observed = np.any([answer.observed for answer in answers], axis=0)
     return Recovery(
         gradient=gradient.reshape(inputs.shape),
@@ -136,6 +149,12 @@ def carry_out(
         queries = [term.query for term in proposal.plan]
         return estimate(explainer, inputs, targets, queries, baselines=baselines)
     return recover(explainer, inputs, targets, proposal.plan, baselines=baselines)
+
+
+def _weighed(plan: Plan, integrals: Float64[np.ndarray, "queries size"]) -> tuple[Float64[np.ndarray, " size"], float]:
+    """The gradient, and the norms of all that was summed."""
+    parts = np.array([term.coefficient for term in plan])[:, None] * integrals
+    return parts.sum(axis=0), float(np.linalg.norm(parts, axis=1).sum())
 
 
 def _stopped(fitted: Walk, queries: Sequence[Query], answers: Sequence[Answer], row: int, noise: Noise) -> Prior:

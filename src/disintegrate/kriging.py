@@ -72,7 +72,8 @@ def predicted_distance(plan: Plan, rule: Rule, prior: Prior, noise: Noise) -> fl
         True
     """
     measure = plan.measure(rule)
-    shared = float(measure.weights @ np.exp(-np.abs(from_input(prior, measure.positions))))
+    alike = prior.size(measure.positions) * np.exp(-np.abs(from_input(prior, measure.positions)))
+    shared = float(measure.weights @ alike)
     if shared <= 0:
         return math.sqrt(2)
     # At the length where the plan's covariance with the gradient is 1, its error and the gradient are uncorrelated.
@@ -88,7 +89,7 @@ def _walk_variance(measure: Measure, prior: Prior) -> float:
     if rest.positions.size == 0:
         return 0.0
     times = from_input(prior, rest.positions)
-    tails = np.cumsum((rest.weights * np.exp(-times))[::-1])[::-1]
+    tails = np.cumsum((rest.weights * prior.size(rest.positions) * np.exp(-times))[::-1])[::-1]
     return float(tails**2 @ np.diff(np.exp(2 * times), prepend=0.0))
 
 

@@ -20,13 +20,14 @@ from disintegrate.exact import (
     reach_of,
     window_plans,
 )
-from disintegrate.explainers.protocol import Capabilities
+from disintegrate.explainers.protocol import Capabilities, Output
 from disintegrate.kriging import krige, predicted_distance
 from disintegrate.measure import Measure
 from disintegrate.noise import Noise, noise_of
-from disintegrate.plan import Plan, Term
+from disintegrate.plan import Plan, Query, Term
 from disintegrate.quadrature import Rule
 from disintegrate.rules import rule_named
+from disintegrate.saturating import Saturating
 from disintegrate.scales import choose_queries, pool_of
 from disintegrate.walk import Prior, Walk
 
@@ -36,6 +37,8 @@ AS_GOOD_AS = 1.1
 NEEDS_NO_ESTIMATE = 1e-4
 # A cascade whose rule has many nodes leaves too many atoms to push along.
 MOST_NODES_OF_A_CASCADE, LONGEST_CASCADE = 6, 24
+# Behind a softmax so many queries go far out, and at least so many are asked in all: outputs then tell which to hear.
+FAR_OUT, FEWEST_BEHIND_SOFTMAX = 2, 5
 
 
 class Way(Enum):
@@ -85,7 +88,8 @@ def propose(
         budget: the most queries for one input.
         lowest: the least position on the ray that may be asked; `capabilities.reach` tells it for given inputs.
         highest: the largest.
-        walk: what is known of the gradient along the ray; None for the walk of a typical network.
+        walk: what is known of the gradient along the ray; None for the walk of a typical network, behind a softmax
+            where probabilities are explained.
         noise: on the answers; None for what the capabilities tell.
 
     Raises:
@@ -106,7 +110,8 @@ def propose(
             got=f"{lowest:g} to {highest:g}",
             instead="Use capabilities.reach(inputs, baselines).",
         )
-    rule, walk = rule_named(capabilities.rule), walk or Walk()
+    rule = rule_named(capabilities.rule)
+    walk = walk or (Saturating(Walk()) if capabilities.output is Output.PROBABILITIES else Walk())
     noise = noise or noise_of(capabilities)
     reach = reach_of(capabilities, lowest=lowest, highest=highest)
     found = [
@@ -145,15 +150,31 @@ def _candidates(rule: Rule, capabilities: Capabilities, reach: Reach, budget: in
     if plans and predicted_distance(plans[0], rule, walk, noise) < NEEDS_NO_ESTIMATE:
         return
     few = asked_of(rule, reach.fewest_steps)
-    if few is not None and few.steps <= MOST_NODES_OF_A_CASCADE:
+    # no output of a cascade tells whether a softmax is as saturated as is usual
+    if few is not None and few.steps <= MOST_NODES_OF_A_CASCADE and not isinstance(walk, Saturating):
         yield from _cascades(rule, reach.fewest_steps, reach, budget)
     # More steps leave less to guess between the nodes.
     steps = min(reach.most_steps, max(capabilities.own_steps, reach.fewest_steps))
     if asked_of(rule, steps) is not None:
-        pool = pool_of(rule, steps, reach.highest, walk, noise)
-        for count in sorted({1, 2, 3, 5, 10, 20, budget}):
-            if count <= budget:
-                yield krige(choose_queries(pool, count), rule, walk, noise), Way.KRIGING
+        for queries in _estimates(rule, steps, reach.highest, budget, walk, noise):
+            yield krige(queries, rule, walk, noise), Way.KRIGING
+
+
+def _estimates(rule: Rule, steps: int, highest: float, budget: int, walk: Prior, noise: Noise) -> Iterator[list[Query]]:
+    """Queries of several sizes, chosen by the error that they predict.
+
+    Behind a softmax some go where it is saturated, others where it may not be if its logits stay small.
+    """
+    before = walk.prior if isinstance(walk, Saturating) else walk
+    near = pool_of(rule, steps, highest, before, noise)
+    far = pool_of(rule, steps, highest, walk, noise) if isinstance(walk, Saturating) else None
+    for count in sorted({1, 2, 3, 5, 10, 20, budget}):
+        if count > budget or (far is not None and count < min(budget, FEWEST_BEHIND_SOFTMAX)):
+            continue
+        chosen = [] if far is None else choose_queries(far, min(FAR_OUT, count))
+        if count > len(chosen):
+            chosen = list(dict.fromkeys([*chosen, *choose_queries(near, count - len(chosen))]))
+        yield sorted(chosen, key=lambda query: query.stop)
 
 
 def _cascades(rule: Rule, steps: int, reach: Reach, budget: int) -> Ways:

@@ -21,10 +21,13 @@ LONGEST_TIME = 300.0
 
 @runtime_checkable
 class Prior(Protocol):
-    """Anything with a clock `T`: gradients at `s` and `t` on the ray correlate as `exp(-|T(s) - T(t)|)`."""
+    """Anything with a clock `T` and a size `a`: gradients at `s` and `t` covary as `a(s) a(t) exp(-|T(s) - T(t)|)`."""
 
     def clock(self, positions: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
         """The clock at positions on the ray; it never runs backwards."""
+
+    def size(self, positions: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+        """How large the gradient is to be expected, in units of its size at the input."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,10 @@ class Walk:
         times: Float64[np.ndarray, " n"] = self.roughness * np.sign(positions) * passed
         return times
 
+    def size(self, positions: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+        """The same everywhere."""
+        return np.ones(len(positions))
+
 
 @dataclass(frozen=True)
 class Jumps:
@@ -84,6 +91,10 @@ class Jumps:
         passed = np.searchsorted(np.sort(self.positions), positions - 1e-12, side="left")
         return LONGEST_TIME * passed.astype(np.float64)
 
+    def size(self, positions: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+        """The same everywhere."""
+        return np.ones(len(positions))
+
 
 @dataclass(frozen=True, eq=False)
 class Covariance:
@@ -96,7 +107,7 @@ class Covariance:
 def covariance(queries: Sequence[Query], rule: Rule, prior: Prior) -> Covariance:
     """Covariances of the answers under a prior, for one unit of squared gradient norm.
 
-    An answer is `sum_i a_i g(p_i)`. On the clock, `exp(-|T - U|) = exp(-T - U) min(exp(2 T), exp(2 U))`, so every
+    An answer is `sum_i w_i g(p_i)`. On the clock, `exp(-|T - U|) = exp(-T - U) min(exp(2 T), exp(2 U))`, so every
     covariance is a sum over the steps between neighbouring atoms of the product of the two tails.
 
     Example:
@@ -111,7 +122,7 @@ def covariance(queries: Sequence[Query], rule: Rule, prior: Prior) -> Covariance
     rows = np.repeat(np.arange(len(queries) + 1), [*map(len, positions), 1])
     places, place = np.unique(np.round(np.append(np.concatenate(positions), 1.0), 12), return_inverse=True)
     times = from_input(prior, places)
-    values = np.append(weights, 1.0) * np.exp(-times)[place]
+    values = np.append(weights, 1.0) * (prior.size(places) * np.exp(-times))[place]
     cells = np.bincount(rows * len(places) + place, values, minlength=(len(queries) + 1) * len(places))
     tails = cells.reshape(len(queries) + 1, len(places))[:, ::-1]
     np.cumsum(tails, axis=1, out=tails)
@@ -138,7 +149,8 @@ def sizes(queries: Sequence[Query], rule: Rule, prior: Prior) -> Float64[np.ndar
         positions = query.start + quadrature.nodes * query.length
         order = np.argsort(positions)
         times = from_input(prior, positions[order])
-        tails = np.cumsum((query.length * quadrature.weights[order] * np.exp(-times))[::-1])[::-1]
+        values = query.length * quadrature.weights[order] * prior.size(positions[order]) * np.exp(-times)
+        tails = np.cumsum(values[::-1])[::-1]
         found.append(float(tails**2 @ np.diff(np.exp(2 * times), prepend=0.0)))
     return np.array(found)
 
@@ -171,6 +183,10 @@ class Stopped:
             ends = self.prior.clock(np.array([start, stop]))
             times = times - np.clip(self.prior.clock(positions) - ends[0], 0, ends[1] - ends[0])
         return times
+
+    def size(self, positions: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+        """The prior's."""
+        return self.prior.size(positions)
 
 
 def affine_stretches(

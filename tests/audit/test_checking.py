@@ -1,5 +1,7 @@
 """The check of recovered gradients, by the model and by the service's own outputs."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from disintegrate import Capabilities, LocalExplainer, Wire, Wired, distance, vanilla_gradient
+from disintegrate import (
+    Capabilities,
+    LocalExplainer,
+    Output,
+    Recording,
+    Wire,
+    Wired,
+    distance,
+    vanilla_gradient,
+)
 from disintegrate.audit import Check, against_model, against_outputs
 from disintegrate.audit.checking import of_all
 
@@ -90,6 +101,27 @@ def test_a_gradient_of_another_size_is_not_taken_for_the_true_one() -> None:
     doubled = 2 * true_gradient(model, x, targets)
     found = against_outputs(service, x, targets, doubled, np.ones(x.shape, bool), generators(0))
     assert (found.distance > 0.9).all()
+
+
+def test_a_saturated_probability_is_told_by_the_other_classes() -> None:
+    body, x = network(4), np.random.default_rng(4).normal(size=(40, D)).astype(np.float32)
+    steep = nn.Linear(3, 3, bias=False)
+    with torch.no_grad():
+        steep.weight.copy_(12 / body(torch.tensor(x)).std() * torch.eye(3))
+    soft = nn.Sequential(body, steep, nn.Softmax(1)).eval()
+    # float32 loses the gradient of what is next to 1
+    wide = deepcopy(soft).double()
+    outputs = wide(torch.tensor(x).double()).detach().numpy()
+    targets, missing = outputs.argmax(1), 1 - outputs.max(1)
+    saturated = (missing < 1e-4) & (missing > 1e-16)
+    assert saturated.sum() >= 8
+    service = Recording(LocalExplainer(soft, Capabilities(rule="midpoint", output=Output.PROBABILITIES)))
+    truth = vanilla_gradient(wide, torch.tensor(x).double(), torch.tensor(targets)).numpy()
+    found = against_outputs(service, x, targets, truth, np.ones(x.shape, bool), generators(1, 40))
+    assert np.median(found.distance[saturated]) < 0.05
+    assert found.queries == sum(len(request.inputs) for request in service.requests)
+    wrong = against_outputs(service, x, targets, turned(truth, 0.5, 3), np.ones(x.shape, bool), generators(1, 40))
+    assert (wrong.distance > 0.2).all()
 
 
 def test_only_observed_coordinates_count_and_nothing_observed_is_nothing_recovered() -> None:

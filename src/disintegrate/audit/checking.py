@@ -8,6 +8,9 @@ signs on the coordinates that were observed,
 and e estimates `|grad f - g| / |grad f|`, which is no less than the distance between the directions. A few steps leave
 it uncertain, so its upper bound is taken; rounding of the outputs bounds it from below. All inputs together leave less
 to chance than one, so that figures over all of them, such as the median, take a smaller bound.
+
+A probability next to 1 has no digits left for what is missing to 1. There the probabilities of all other classes are
+asked for: `f = 1 - sum_j p_j` changes as their sum does, which has all of its digits.
 """
 
 from __future__ import annotations
@@ -19,9 +22,8 @@ from enum import Enum
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int
 
-from disintegrate.errors import BadAnswer
-from disintegrate.explainers.protocol import Explainer, Request
-from disintegrate.explainers.wire import Wire
+from disintegrate.errors import BadAnswer, DisintegrateError
+from disintegrate.explainers.protocol import Capabilities, Explainer, Output, Request
 from disintegrate.metrics import NO_DIRECTION, distance
 from disintegrate.probe.digits import grain
 
@@ -35,6 +37,12 @@ ONE_SIDED_95 = -1.645
 STEPS = 4
 # A float32 network's outputs are right to so many units of roundoff.
 ROUNDING_OF_OUTPUTS = 4 * 2.0**-24
+# A probability is as exact relative to itself, however small it is, as the logits behind it are in all.
+ROUNDING_OF_PROBABILITIES = 64 * 2.0**-24
+# A probability so close to 1 is told by those of the other classes, of which at most so many are looked for.
+SATURATED, MOST_CLASSES = 0.999, 20
+# How far the probabilities of all classes may be from a sum of 1, by their rounding.
+SUM_OF_ALL = 0.05
 
 
 class Check(Enum):
@@ -84,6 +92,16 @@ class Differences:
     seen: Float64[np.ndarray, "steps n"]
     queries: int
 
+    def length(self, gradient: Float[np.ndarray, "n *shape"]) -> float:
+        """What gradients are to be multiplied by, one factor for all, so that they predict the outputs best.
+
+        1 where no positive one does.
+        """
+        foretold = (self.moved * gradient.reshape(len(gradient), -1)).sum(2)
+        weight = 1 / np.maximum((self.seen**2).sum(0), 1e-300)
+        both, ours = float((weight * self.seen * foretold).sum()), float((weight * foretold**2).sum())
+        return both / ours if both > 0 and ours > 0 else 1.0
+
     def distance(self, gradient: Float[np.ndarray, "n *shape"]) -> Float64[np.ndarray, " n"]:
         """An upper estimate of each gradient's distance to the true one, on the coordinates that were moved."""
         slope = gradient.reshape(len(gradient), -1)
@@ -130,31 +148,92 @@ def differences(
     slope = gradient.reshape(len(inputs), -1) * known
     drawn = [generator.choice((-1.0, 1.0), (steps, flat.shape[1])) for generator in generators]
     signs = np.stack(drawn, axis=1) * known
-    begin = _outputs(explainer, inputs, targets)
-    if not np.isfinite(begin).all():
+    told = _Told(explainer, inputs, targets)
+    if not np.isfinite(told.outputs).all():
         raise BadAnswer(
             "The service tells no outputs, so no recovered gradient can be held against them.",
-            got=f"{int((~np.isfinite(begin)).sum())} outputs that are no numbers",
+            got=f"{int((~np.isfinite(told.outputs)).sum())} outputs that are no numbers",
             instead="Give the model, or an explainer that answers outputs too.",
         )
-    step = steps_about(inputs, begin, slope, explainer.capabilities.wire)
+    step = steps_about(inputs, told.outputs, slope, explainer.capabilities)
     dtype = np.dtype(explainer.capabilities.dtype or inputs.dtype)
     bounds = explainer.capabilities.smallest_value, explainer.capabilities.largest_value
     seen, moved = np.zeros((steps, len(inputs))), np.zeros((steps, *flat.shape))
     for number, sign in enumerate(signs):
         ends = [np.clip(flat + way * step[:, None] * sign, *bounds).astype(dtype) for way in (1, -1)]
-        outputs = [_outputs(explainer, end.reshape(inputs.shape), targets) for end in ends]
+        outputs = [told.at(end.reshape(inputs.shape)) for end in ends]
         seen[number] = outputs[0] - outputs[1]
         # what was sent, after rounding
         moved[number] = ends[0].astype(np.float64) - ends[1]
-    return Differences(moved, seen, (2 * steps + 1) * len(inputs))
+    return Differences(moved, seen, told.queries)
 
 
-def resolution_of(outputs: Float64[np.ndarray, " n"], wire: Wire) -> Float64[np.ndarray, " n"]:
+class _Told:
+    """Outputs that change as the explained ones do, with as many digits as the service can tell of them.
+
+    Attributes:
+        outputs: at the inputs; for a saturated probability what is missing to 1, with a minus.
+        queries: spent so far.
+    """
+
+    def __init__(
+        self, explainer: Explainer, inputs: Float[np.ndarray, "n *shape"], targets: Int[np.ndarray, " n"]
+    ) -> None:
+        self.explainer, self.targets = explainer, targets
+        self.outputs, self.queries = _outputs(explainer, inputs, targets), len(inputs)
+        soft = explainer.capabilities.output is Output.PROBABILITIES
+        self.saturated = np.flatnonzero(self.outputs > SATURATED) if soft else np.zeros(0, int)
+        self.classes: tuple[int, ...] = ()
+        if len(self.saturated):
+            self.classes = self._all_classes(inputs)
+            self.outputs[self.saturated] = self._others(inputs)
+
+    def at(self, points: Float[np.ndarray, "n *shape"]) -> Float64[np.ndarray, " n"]:
+        """The same outputs elsewhere."""
+        plain = np.setdiff1d(np.arange(len(points)), self.saturated)
+        found = np.zeros(len(points))
+        if len(plain):
+            found[plain] = _outputs(self.explainer, points[plain], self.targets[plain])
+            self.queries += len(plain)
+        if len(self.saturated):
+            found[self.saturated] = self._others(points)
+        return found
+
+    def _all_classes(self, inputs: Float[np.ndarray, "n *shape"]) -> tuple[int, ...]:
+        """All that the service has; none where they are too many, or do not add up."""
+        row, total = self.saturated[:1], 0.0
+        for target in range(MOST_CLASSES + 1):
+            self.queries += 1
+            try:
+                total += float(_outputs(self.explainer, inputs[row], np.array([target]))[0])
+            except DisintegrateError:
+                complete = target > 1 and abs(total - 1) < SUM_OF_ALL
+                return tuple(range(target)) if complete else ()
+        return ()
+
+    def _others(self, points: Float[np.ndarray, "n *shape"]) -> Float64[np.ndarray, " k"]:
+        part, own = points[self.saturated], self.targets[self.saturated]
+        if not self.classes:
+            self.queries += len(part)
+            return _outputs(self.explainer, part, own)
+        missing = np.zeros(len(part))
+        for target in self.classes:
+            rows = np.flatnonzero(own != target)
+            if len(rows):
+                missing[rows] += _outputs(self.explainer, part[rows], np.full(len(rows), target))
+                self.queries += len(rows)
+        return -missing
+
+
+def resolution_of(outputs: Float64[np.ndarray, " n"], allowed: Capabilities) -> Float64[np.ndarray, " n"]:
     """How far outputs may be from exact ones: the wire's rounding, and that of a float32 network."""
-    # an output that happens to be small is a difference of as large numbers as the others
-    size = np.maximum(np.abs(outputs), np.median(np.abs(outputs)))
-    found: Float64[np.ndarray, " n"] = grain(outputs, wire) / np.sqrt(12) + ROUNDING_OF_OUTPUTS * size + wire.noise
+    size = np.abs(outputs)
+    if allowed.output is Output.PROBABILITIES:
+        own = ROUNDING_OF_PROBABILITIES * size
+    else:
+        # a logit that happens to be small is a difference of as large numbers as the others
+        own = ROUNDING_OF_OUTPUTS * np.maximum(size, np.median(size))
+    found: Float64[np.ndarray, " n"] = grain(outputs, allowed.wire) / np.sqrt(12) + own + allowed.wire.noise
     return found
 
 
@@ -162,10 +241,10 @@ def steps_about(
     inputs: Float[np.ndarray, "n *shape"],
     outputs: Float64[np.ndarray, " n"],
     slope: Float64[np.ndarray, "n *size"],
-    wire: Wire,
+    allowed: Capabilities,
 ) -> Float64[np.ndarray, " n"]:
     """How long a step of each coordinate is that moves an output by enough of what the wire can carry."""
-    resolution = resolution_of(outputs, wire)
+    resolution = resolution_of(outputs, allowed)
     size = np.linalg.norm(slope.reshape(len(slope), -1), axis=1)
     typical = np.maximum(np.abs(inputs.reshape(len(inputs), -1).astype(np.float64)).mean(1), 1e-12)
     with np.errstate(divide="ignore", invalid="ignore"):

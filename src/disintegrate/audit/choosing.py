@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +14,7 @@ from disintegrate.audit.checking import Differences, differences
 from disintegrate.audit.described import Described
 from disintegrate.errors import InvalidValue, NotPermitted
 from disintegrate.estimate import carry_out
-from disintegrate.explainers.protocol import Capabilities, Explainer
+from disintegrate.explainers.protocol import Capabilities, Explainer, Output
 from disintegrate.explainers.wrappers import Recording, Remembering
 from disintegrate.plan import Plan
 from disintegrate.planner import Proposal, Way, propose
@@ -26,6 +27,12 @@ from disintegrate.rules import PRESETS, RULES, rule_named
 MOST_TRIED = 12
 # Where nothing else is known of fixed steps, beside what the libraries have.
 USUAL_STEPS = 50
+# Right sums of so many steps are tried where a softmax leaves of a far answer only the node nearest to the baseline: it
+# lies on the input from scale `1 / t_1`. Then others whose first node is there, or nearly so.
+FIRST_NODES = tuple(dict.fromkeys(round(1.5**power) for power in range(22)))
+NEARBY = (0.82, 0.88, 0.94, 1.06, 1.13, 1.22)
+# Queries of each while it is looked for.
+FAR_QUERIES = 2
 
 
 @dataclass(frozen=True)
@@ -52,16 +59,18 @@ class Choice:
         capabilities: with that rule.
         tried: all that were tried, the best first.
         queries: spent on it.
+        length: what its gradients are to be multiplied by, as the outputs at a few inputs say.
     """
 
     capabilities: Capabilities
     tried: tuple[Tried, ...]
     queries: int
+    length: float = 1.0
 
     def record(self) -> dict[str, Any]:
         """As plain values for JSON."""
         tried = [{"rule": each.rule, "steps": each.steps, "distance": each.distance} for each in self.tried]
-        return {"tried": tried, "queries": self.queries}
+        return {"tried": tried, "queries": self.queries, "length": self.length}
 
     @property
     def sentence(self) -> str:
@@ -84,6 +93,7 @@ def choose(
     starts: Float[np.ndarray, "n *shape"],
     budget: int,
     seed: int = 0,
+    fit_length: bool = False,
 ) -> Choice:
     """Execute the best plan for each of several possible services at a few inputs, and hold each against the outputs.
 
@@ -97,6 +107,8 @@ def choose(
         starts: the service's own baseline, for each input.
         budget: the most queries for one gradient.
         seed: for the directions of the small steps.
+        fit_length: whether the gradients may be of another length, common to all inputs: nodes that are nearly right
+            with weights that are not tell the direction.
 
     Raises:
         InvalidValue: nothing that is possible has a plan that the service takes.
@@ -114,7 +126,7 @@ def choose(
     """
     asked = Recording(explainer)
     memory = Remembering(asked)
-    tried: list[tuple[Tried, Capabilities]] = []
+    tried: list[tuple[Tried, Capabilities, float]] = []
     seen: Differences | None = None
     for allowed, proposal in _proposals(possible, inputs, starts, budget):
         service = Described(memory, allowed)
@@ -126,8 +138,9 @@ def choose(
         except (NotPermitted, InvalidValue):
             continue  # refused, or no such steps
         fixed = allowed.fewest_steps == allowed.most_steps
-        apart = float(np.sqrt((seen.distance(found.gradient) ** 2).mean()))
-        tried.append((Tried(allowed.rule, allowed.own_steps if fixed else None, apart), allowed))
+        length = seen.length(found.gradient) if fit_length else 1.0
+        apart = float(np.sqrt((seen.distance(length * found.gradient) ** 2).mean()))
+        tried.append((Tried(allowed.rule, allowed.own_steps if fixed else None, apart), allowed, length))
     if not tried:
         raise InvalidValue(
             "The service takes no plan for any rule that it may have.",
@@ -135,7 +148,62 @@ def choose(
             instead="Say what it does (rule, steps, baseline), or audit inputs of the kind that it takes.",
         )
     tried.sort(key=lambda each: each[0].distance)
-    return Choice(tried[0][1], tuple(each for each, _ in tried), _rows(asked))
+    _, best, length = tried[0]
+    return Choice(best, tuple(each for each, *_ in tried), _rows(asked), length)
+
+
+def choose_behind_softmax(
+    explainer: Explainer,
+    inputs: Float[np.ndarray, "n *shape"],
+    targets: Int[np.ndarray, " n"],
+    possible: Iterable[Capabilities],
+    known: Capabilities,
+    *,
+    starts: Float[np.ndarray, "n *shape"],
+    seed: int = 0,
+) -> Choice:
+    """Choose where a softmax is explained and all is fixed: what counts far out is where the first node lies.
+
+    Right sums of many sizes are tried beside what is possible, then whatever has its first node about where the best of
+    them has it. Lengths are fitted, for weights stay unknown.
+
+    Raises:
+        InvalidValue: nothing that is possible has a plan that the service takes.
+        BadAnswer: the service tells no outputs.
+    """
+    right = [_with_steps(known, "riemann_right", steps) for steps in FIRST_NODES]
+    coarse = choose(
+        explainer, inputs, targets, [*possible, *right], starts=starts, budget=FAR_QUERIES, seed=seed, fit_length=True
+    )
+    nodes = rule_named(coarse.capabilities.rule)(coarse.capabilities.own_steps).nodes
+    near = _with_first_node(known, float(1 / nodes[nodes > 0].min()))
+    fine = choose(
+        explainer, inputs, targets, [coarse.capabilities, *near], starts=starts, budget=FAR_QUERIES, seed=seed,
+        fit_length=True,
+    )  # fmt: skip
+    tried = sorted({*coarse.tried, *fine.tried}, key=lambda each: each.distance)
+    return replace(fine, tried=tuple(tried), queries=coarse.queries + fine.queries)
+
+
+def _with_first_node(known: Capabilities, scale: float) -> Iterator[Capabilities]:
+    """Right sums whose first node lies on the input from about this scale, and of each rule the one that is nearest."""
+    for steps in dict.fromkeys(round(scale * factor) for factor in NEARBY):
+        yield _with_steps(known, "riemann_right", max(steps, 1))
+    for rule in RULES:
+        away: dict[int, float] = {}
+        for steps in range(1, 101):
+            try:
+                nodes = rule_named(rule)(steps).nodes
+            except InvalidValue:
+                continue  # no such steps
+            if nodes.min() > 0:
+                away[steps] = abs(math.log(float(nodes.min()) * scale))
+        if away:
+            yield _with_steps(known, rule, min(away, key=away.__getitem__))
+
+
+def _with_steps(known: Capabilities, rule: str, steps: int) -> Capabilities:
+    return replace(known, rule=rule, fewest_steps=steps, most_steps=steps, default_steps=steps)
 
 
 def _rows(asked: Recording) -> int:
@@ -162,9 +230,7 @@ def rules_left(possible: tuple[NamedRule, ...], known: Capabilities) -> Iterator
         if len(heads) == MOST_TRIED or any(_alike(found, head) for head in heads):
             continue
         heads.append(found)
-        yield replace(
-            known, rule=named.rule, fewest_steps=named.steps, most_steps=named.steps, default_steps=named.steps
-        )
+        yield _with_steps(known, named.rule, named.steps)
 
 
 def _alike(first: Quadrature, second: Quadrature) -> bool:
@@ -183,7 +249,9 @@ def _proposals(
     plans: set[str] = set()
     first: Proposal | None = None
     for allowed in possible:
-        if first is not None and allowed.fewest_steps == allowed.most_steps:
+        # behind a softmax each rule goes as far out as its own nodes want it to
+        shared = allowed.output is not Output.PROBABILITIES
+        if first is not None and shared and allowed.fewest_steps == allowed.most_steps:
             yield allowed, _asked_at(first, allowed)
             continue
         lowest, highest = allowed.reach(inputs, starts)
@@ -191,7 +259,7 @@ def _proposals(
             proposal = propose(allowed, budget=budget, lowest=lowest, highest=highest)
         except InvalidValue:
             continue  # the rule has no such steps
-        if proposal.way is Way.KRIGING:
+        if proposal.way is Way.KRIGING and shared:
             first = first or proposal
             yield allowed, _asked_at(first, allowed)
         elif (text := proposal.plan.to_json()) not in plans:

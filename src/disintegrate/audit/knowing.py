@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float, Int
 
-from disintegrate.audit.choosing import Choice, choose, rules_left
+from disintegrate.audit.choosing import Choice, choose, choose_behind_softmax, rules_left
 from disintegrate.audit.verdict import RECOVERED
 from disintegrate.audit.word import Said, contradictions, settings
 from disintegrate.errors import InvalidValue, NotPermitted
-from disintegrate.explainers.protocol import Capabilities, Explainer, Request
+from disintegrate.explainers.protocol import Capabilities, Explainer, Output, Request
 from disintegrate.measure import Exactness
 from disintegrate.planner import propose
 from disintegrate.probe.result import Override, ProbeResult
@@ -248,8 +248,13 @@ class _Understanding:
         asked: int,
     ) -> Known:
         possible = rules_left(self.probed.possible, known)
+        asked_of, few = self.explainer, self._few()
+        fixed = known.fewest_steps == known.most_steps
         try:
-            choice = choose(self.explainer, *self._few(), possible, starts=starts, budget=self.budget, seed=self.seed)
+            if fixed and known.output is Output.PROBABILITIES:
+                choice = choose_behind_softmax(asked_of, *few, possible, known, starts=starts, seed=self.seed)
+            else:
+                choice = choose(asked_of, *few, possible, starts=starts, budget=self.budget, seed=self.seed)
         except InvalidValue as error:
             evidence = f"{self.probed.rules.evidence}; {error.problem}"
             return Known(None, own, self.probed, evidence, notes=notes, queries=asked)

@@ -27,6 +27,7 @@ class Recovering:
         baseline: the service's own where it is not zero.
         model: what the gradients are held against; None for the service's own outputs.
         seed: of the directions of the check, with the number of each input.
+        length: what each gradient is multiplied by, where weights of the rule are not known.
     """
 
     capabilities: Capabilities
@@ -34,20 +35,22 @@ class Recovering:
     baseline: Float[np.ndarray, "*shape"] | None
     model: nn.Module | None
     seed: int
+    length: float = 1.0
 
     def __call__(self, explainer: Explainer, block: Block) -> Found:
         """Do a block."""
         service, asked = Described(explainer, self.capabilities), (block.inputs, block.targets)
         got = carry_out(service, *asked, self.proposal, baselines=starts_of(block.inputs, self.baseline))
+        gradient = self.length * got.gradient
         if self.model is not None:
-            checked = against_model(true_gradients(self.model, *asked), got.gradient, got.observed)
+            checked = against_model(true_gradients(self.model, *asked), gradient, got.observed)
         else:
             numbers = range(block.first, block.first + len(block.inputs))
             generators = [np.random.default_rng([self.seed, number]) for number in numbers]
-            checked = against_outputs(service, *asked, got.gradient, got.observed, generators)
+            checked = against_outputs(service, *asked, gradient, got.observed, generators)
         return Found(
             first=block.first,
-            gradient=got.gradient,
+            gradient=gradient,
             observed=got.observed,
             distance=checked.distance,
             check=checked.check,

@@ -131,7 +131,8 @@ def _executed(
     apart, spent = np.full(len(inputs), NO_DIRECTION), {"plan": 0, "check": 0}
     check: Check | None = None
     if proposal is not None and known.capabilities is not None:
-        work = Recovering(known.capabilities, proposal, known.baseline, model, seed)
+        length = known.choice.length if known.choice else 1.0
+        work = Recovering(known.capabilities, proposal, known.baseline, model, seed, length)
         bar = progress.task("audit: inputs", len(inputs))
         with closing(engine.run(explainer, work, blocks_of(inputs, targets))) as done:
             for found in done:

@@ -86,8 +86,9 @@ def what_stops(
     """Try every change of a service's settings against the best plan for the changed settings; "as it is" comes first.
 
     With the model each change is made to a local service. Without it, what an exact plan will still get is foretold,
-    for it hangs on no model. What an estimate will get hangs on how rough the model is: where the audited service is
-    given, it is asked no more than the change would permit, at a few of the inputs, and its answers are rounded here.
+    for it hangs on no model. What an estimate will get hangs on how rough the model is, and what rounded outputs can
+    still confirm hangs on it too: where the audited service is given, it is asked no more than the change would permit,
+    at a few of the inputs, and its answers are rounded here.
 
     Args:
         allowed: the settings as they are.
@@ -114,7 +115,8 @@ def what_stops(
     for change in tried:
         if model is None:
             stop, estimated = _predicted(change, inputs, baseline, budget)
-            if service is not None and estimated and change.changed.output is allowed.output:
+            rounded = change.changed.wire != allowed.wire
+            if service is not None and (estimated or rounded) and change.changed.output is allowed.output:
                 stop = _tried(stop, change, service, inputs[:TRIED], targets[:TRIED], baseline, budget, seed)
             found.append(stop)
         else:

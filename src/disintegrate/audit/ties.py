@@ -86,7 +86,7 @@ def beside_kinks(
     moved = x.astype(np.float64) - b
     # whatever the rule, an answer divided by what was moved has about the gradient's size
     slope = np.divide(attribution, moved, out=np.zeros(moved.shape), where=moved != 0)
-    length = steps_about(x, middle, slope, explainer.capabilities.wire)
+    length = steps_about(x, middle, slope, explainer.capabilities)
     second, first = np.zeros((2, STEPS, len(x)))
     length = length.reshape(-1, *[1] * (x.ndim - 1))
     allowed = explainer.capabilities
@@ -98,7 +98,7 @@ def beside_kinks(
         second[number], first[number] = ahead + behind - 2 * middle, ahead - behind
     spent = (1 + 2 * STEPS) * len(x)
     # three outputs of which each is rounded, and which a float32 network or a wire may round far
-    rounding = ROUNDED * resolution_of(middle, explainer.capabilities.wire) ** 2
+    rounding = ROUNDED * resolution_of(middle, explainer.capabilities) ** 2
     kinked = (second**2).mean(0) > KINKED**2 * (first**2).mean(0) + rounding
     if np.median(kinked) < 1:
         return Beside(inputs, 0.0, spent)
