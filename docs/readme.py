@@ -12,7 +12,9 @@ from disintegrate.report.findings import number
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results" / "reproduction"
 BEGIN, END = "<!-- figures: docs/readme.py -->", "<!-- end of figures -->"
+FAR_BEGIN, FAR_END = "<!-- far out: docs/readme.py -->", "<!-- end of far out -->"
 SPEED_BEGIN, SPEED_END = "<!-- speed: docs/readme.py -->", "<!-- end of speed -->"
+FAR_RULES = ("captum_gausslegendre", "riemann_right", "trapezoid")
 PAPERS_OWN = ("bias_free", "step_count", "shared_piece")
 
 
@@ -58,6 +60,30 @@ def speed() -> str:
     return "\n".join([SPEED_BEGIN, setting, "", *lines, SPEED_END])
 
 
+def far_out() -> str:
+    """What a service that fixes everything gives away when it explains logits, and when it explains probabilities."""
+    record = json.loads((ROOT / "results" / "far_out.json").read_text())
+    lines = [
+        "| network | the service's rule | images | queries | logits | probabilities | these, within the input |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in record["rows"]:
+        if row["rule"] not in FAR_RULES:
+            continue
+        three = (row[name]["median_distance"] for name in ("logits", "probabilities", "probabilities_within_the_input"))
+        logits, soft, within = (number(each) for each in three)
+        lines.append(
+            f"| {row['network']} | {row['rule']}, {row['steps']} steps | {row['images']} | "
+            f"{row['probabilities']['queries']} | {logits} | **{soft}** | {within} |"
+        )
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    setting = (
+        f"Median distance, float32, a budget of {record['budget']} queries; rule, steps and baseline fixed by the "
+        f"service; `{record['command']}` ({versions})."
+    )
+    return "\n".join([FAR_BEGIN, setting, "", *lines, FAR_END])
+
+
 def with_figures(readme: str, block: str) -> str:
     """The README with a block in place of the one between the same marks."""
     begin, end = block.splitlines()[0], block.splitlines()[-1]
@@ -86,7 +112,10 @@ def main() -> None:
     run, records = load_run(RESULTS)
     readme = ROOT / "README.md"
     block = figures(run, [record for record in records if isinstance(record, Cell)])
-    readme.write_text(with_figures(with_figures(readme.read_text(), block), speed()))
+    text = readme.read_text()
+    for each in (block, speed(), far_out()):
+        text = with_figures(text, each)
+    readme.write_text(text)
     drawing = next(record for record in records if isinstance(record, Drawing) and record.figure == "4")
     picture(drawing).savefig(ROOT / "docs" / "leak.png", dpi=110)
 
