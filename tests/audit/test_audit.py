@@ -190,6 +190,8 @@ def test_bad_questions_get_a_sentence() -> None:
         audit(service, x, targets[:3])
     with pytest.raises(InvalidValue, match="A plan needs a query"):
         audit(service, x, targets, budget=0)
+    with pytest.raises(InvalidValue, match="must be numbers"):
+        audit(service, np.where(np.arange(len(x))[:, None] == 1, np.nan, x).astype(x.dtype), targets)
     with pytest.raises(InvalidValue, match="nothing to judge"):
         judge(np.zeros(0), 1, np.zeros(0))
 

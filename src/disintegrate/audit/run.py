@@ -90,6 +90,12 @@ def audit(
             got=f"inputs {inputs.shape}, targets {targets.shape}",
             instead="Give inputs of shape [n, ...] and n targets.",
         )
+    if not np.isfinite(inputs).all():
+        raise InvalidValue(
+            "Inputs must be numbers.",
+            got=f"{int((~np.isfinite(inputs)).any(axis=tuple(range(1, inputs.ndim))).sum())} inputs with NaN or inf",
+            instead="Leave those out.",
+        )
     known = understand(
         explainer, inputs, targets, baseline=baseline, budget=budget, said=said, probing=probing, probed=probed,
         seed=seed, progress=progress,

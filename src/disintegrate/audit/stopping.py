@@ -112,6 +112,7 @@ def what_stops(
     tried = (Change("as it is", allowed), *changes(allowed))
     bar = progress.task("what stops it: changes", len(tried))
     found = []
+    exact: dict[Output, Float64[np.ndarray, "n *shape"]] = {}
     for change in tried:
         if model is None:
             stop, estimated = _predicted(change, inputs, baseline, budget)
@@ -120,7 +121,7 @@ def what_stops(
                 stop = _tried(stop, change, service, inputs[:TRIED], targets[:TRIED], baseline, budget, seed)
             found.append(stop)
         else:
-            found.append(_measured(change, allowed, inputs, targets, model, baseline, budget, seed))
+            found.append(_measured(change, allowed, inputs, targets, model, baseline, budget, seed, exact))
         bar.advance()
     return tuple(found)
 
@@ -134,7 +135,9 @@ def _measured(
     baseline: Float[np.ndarray, "*shape"] | None,
     budget: int,
     seed: int,
+    exact: dict[Output, Float64[np.ndarray, "n *shape"]],
 ) -> Stop:
+    """A change made; the exact attributions of what is explained then are kept for the other changes."""
     softmaxed = change.changed.output is Output.PROBABILITIES and allowed.output is Output.LOGITS
     served = nn.Sequential(model, nn.Softmax(1)).eval() if softmaxed else model
     inside = replace(change.changed, wire=Wire())
@@ -142,8 +145,10 @@ def _measured(
     found = audit(service, inputs, targets, model=served, baseline=baseline, budget=budget, seed=seed)
     starts = np.zeros_like(inputs) if baseline is None else np.broadcast_to(baseline, inputs.shape).copy()
     shown = service.explain(Request(inputs, None, targets, None)).attribution
-    exact = exact_attributions(served, inputs, starts, targets)
-    score = faithfulness(served, inputs, starts, targets, shown, exact)
+    output = change.changed.output
+    if output not in exact:
+        exact[output] = exact_attributions(served, inputs, starts, targets)
+    score = faithfulness(served, inputs, starts, targets, shown, exact[output])
     truth, tried = true_gradients(served, inputs, targets), []
     for equation, plan in formulas(change.changed).items():
         got = recover(service, inputs, targets, plan, baselines=starts)
