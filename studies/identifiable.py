@@ -15,7 +15,8 @@ import numpy as np
 from jaxtyping import Float
 from services import Truth, serve
 
-from disintegrate import DisintegrateError, NotPermitted, Request
+from disintegrate import DisintegrateError, Request
+from disintegrate.audit.choosing import alike
 from disintegrate.quadrature import Quadrature
 from disintegrate.rules import RULES, rule_named
 
@@ -42,18 +43,10 @@ def _alternatives(truth: Truth) -> list[tuple[str, int]]:
             quadrature = rule_named(rule)(steps)
         except DisintegrateError:
             continue
-        if not any(_alike(quadrature, other) for other in seen):
+        if not any(alike(quadrature, other) for other in seen):
             seen.append(quadrature)
             kept.append((rule, steps))
     return kept
-
-
-def _alike(one: Quadrature, other: Quadrature) -> bool:
-    """Whether nodes and weights agree to 1e-6, so that one name is as right as the other."""
-    return one.steps == other.steps and bool(
-        np.allclose(np.sort(one.nodes), np.sort(other.nodes), atol=1e-6)
-        and np.allclose(one.weights, other.weights, atol=1e-6)
-    )
 
 
 def _answers(truth: Truth, requests: Sequence[Request]) -> Float[np.ndarray, " n"]:
@@ -63,7 +56,7 @@ def _answers(truth: Truth, requests: Sequence[Request]) -> Float[np.ndarray, " n
     for request in requests:
         try:
             answer = explainer.explain(request)
-        except (NotPermitted, DisintegrateError):
+        except DisintegrateError:
             continue
         numbers += [answer.output.ravel(), answer.attribution.ravel()]
     return np.concatenate(numbers)

@@ -84,6 +84,6 @@ def saturating(prior: Prior, positions: Float64[np.ndarray, " q"], outputs: Floa
     odds = np.log(values[first]) - np.log1p(-values[first])
     if len(places) == 0:
         return Saturating(prior)
-    # half way between all classes alike and the usual two
+    # no answer tells the odds at the baseline; those of two classes that are alike stand in
     places, odds = np.insert(places, 0, 0.0), np.insert(odds, 0, 0.0)
     return Saturating(prior, tuple(places.tolist()), tuple(odds.tolist()))

@@ -11,16 +11,19 @@ from torch import nn
 
 from disintegrate import (
     Capabilities,
+    Explanation,
     LocalExplainer,
     Output,
     Recording,
+    Request,
     Wire,
     Wired,
     distance,
     vanilla_gradient,
 )
 from disintegrate.audit import Check, against_model, against_outputs
-from disintegrate.audit.checking import of_all
+from disintegrate.audit.checking import _Told, differences, of_all
+from disintegrate.errors import Unreachable
 
 N, D = 6, 30
 
@@ -101,6 +104,44 @@ def test_a_gradient_of_another_size_is_not_taken_for_the_true_one() -> None:
     doubled = 2 * true_gradient(model, x, targets)
     found = against_outputs(service, x, targets, doubled, np.ones(x.shape, bool), generators(0))
     assert (found.distance > 0.9).all()
+
+
+def test_one_length_for_all_inputs_is_told_by_the_outputs() -> None:
+    model, (x, targets) = network(1, smooth=True), questions(1)
+    service = LocalExplainer(model, Capabilities(rule="midpoint"))
+    truth = true_gradient(model, x, targets)
+    seen = differences(service, x, targets, truth, np.ones(x.shape, bool), generators(0))
+    assert seen.length(2 * truth) == pytest.approx(0.5, rel=0.02)
+    assert seen.length(-truth) == 1
+    assert (seen.distance(seen.length(40 * truth) * 40 * truth) < 0.05).all()
+
+
+class Losing:
+    """A service that is not reached where it is asked about a class from a given one on."""
+
+    def __init__(self, inside: LocalExplainer, first: int) -> None:
+        self.inside, self.first = inside, first
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self.inside.capabilities
+
+    def explain(self, request: Request) -> Explanation:
+        if (request.targets >= self.first).any():
+            raise Unreachable("The service cannot be reached.", got="nothing", instead="Try again.")
+        return self.inside.explain(request)
+
+
+def test_classes_that_could_not_be_asked_about_are_not_taken_for_none() -> None:
+    first = nn.Linear(D, 3)
+    soft = nn.Sequential(first, nn.Softmax(1)).eval()
+    with torch.no_grad():
+        first.bias.copy_(torch.tensor([30.0, 0.0, 0.0]))
+    x, targets = questions(2)[0] / 10, np.zeros(N, int)
+    service = LocalExplainer(soft, Capabilities(rule="midpoint", output=Output.PROBABILITIES))
+    assert _Told(service, x, targets).classes == (0, 1, 2)
+    # classes 0 and 1 add up to 1 as well
+    assert _Told(Losing(service, 2), x, targets).classes == ()
 
 
 def test_a_saturated_probability_is_told_by_the_other_classes() -> None:

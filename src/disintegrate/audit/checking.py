@@ -22,7 +22,7 @@ from enum import Enum
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int
 
-from disintegrate.errors import BadAnswer, DisintegrateError
+from disintegrate.errors import BadAnswer, InDoubt, InvalidValue, NotPermitted, Unreachable
 from disintegrate.explainers.protocol import Capabilities, Explainer, Output, Request
 from disintegrate.metrics import NO_DIRECTION, distance
 from disintegrate.probe.digits import grain
@@ -206,9 +206,11 @@ class _Told:
             self.queries += 1
             try:
                 total += float(_outputs(self.explainer, inputs[row], np.array([target]))[0])
-            except DisintegrateError:
+            except (NotPermitted, InvalidValue, BadAnswer):
                 complete = target > 1 and abs(total - 1) < SUM_OF_ALL
                 return tuple(range(target)) if complete else ()
+            except (Unreachable, InDoubt):
+                break  # no refusal, so nobody knows whether this was the last class
         return ()
 
     def _others(self, points: Float[np.ndarray, "n *shape"]) -> Float64[np.ndarray, " k"]:

@@ -227,13 +227,14 @@ def rules_left(possible: tuple[NamedRule, ...], known: Capabilities) -> Iterator
     heads: list[Quadrature] = []
     for named in (*told, *usual, *possible[:MOST_TRIED], *more):
         found = rule_named(named.rule)(named.steps)
-        if len(heads) == MOST_TRIED or any(_alike(found, head) for head in heads):
+        if len(heads) == MOST_TRIED or any(alike(found, head) for head in heads):
             continue
         heads.append(found)
         yield _with_steps(known, named.rule, named.steps)
 
 
-def _alike(first: Quadrature, second: Quadrature) -> bool:
+def alike(first: Quadrature, second: Quadrature) -> bool:
+    """Whether nodes and weights agree to 1e-6, so that one name is as right as the other."""
     return first.steps == second.steps and bool(
         np.allclose(first.nodes, second.nodes, atol=1e-6) and np.allclose(first.weights, second.weights, atol=1e-6)
     )

@@ -108,6 +108,7 @@ class ChoiceShown(_Part):
 
     tried: tuple[TriedShown, ...]
     queries: int
+    length: float = 1.0
 
 
 class TermShown(_Part):
