@@ -55,6 +55,17 @@ def test_a_window_is_shown_from_near() -> None:
     assert plots.shown_of(Measure(np.array([0.1, 40.0]), np.array([0.5, 0.5])))[1] == 5
 
 
+def test_a_plan_that_asks_far_out_is_shown_to_its_end_and_beside_the_input() -> None:
+    far = Measure(np.array([0.9, 1.0, 2000.0]), np.array([-0.5, 1.5, 20.0]))
+    ax = plots.measure(axes(), far)
+    places = ax.transAxes.inverted().transform(ax.transData.transform([[0.9, -0.5], [1.0, 1.5], [2000.0, 20.0]]))
+    assert (places > 0).all()
+    assert (places < 1).all()
+    assert places[1, 0] - places[0, 0] > 0.01  # to scale, 0.1 of 2000 were 0.00005
+    assert plots.asks_far_out(far)
+    assert not plots.asks_far_out(Measure(np.array([0.9, 1.0, 4.0]), np.array([-0.5, 1.5, 0.1])))
+
+
 def test_what_counts_as_recovered_stands_left_of_the_line_in_another_colour() -> None:
     distances = np.array([0.0, 1e-12, 3e-8, 0.05, 0.1, 0.101, 0.4, 1.41, 2.0])
     ax = plots.errors(axes(), distances)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
+import pytest
 
 from disintegrate import Capabilities, Explanation, Request
 from disintegrate.probe.asking import Asker
 from disintegrate.probe.baseline import _bracketed
+from disintegrate.probe.explore import Verdict, explore
+from disintegrate.probe.ray import Origin, Ray
+from disintegrate.probe.staircase import Fit, patterns
 from disintegrate.progress import SILENT
 
 
@@ -42,3 +48,24 @@ def test_an_error_is_claimed_only_where_answers_on_both_sides_bear_it_out() -> N
     error = _bracketed(asker, 0, point, middle, np.full(3, 1e-4))
     assert np.isfinite(error).tolist() == [True, False, False]
     assert error[0] >= abs(point[0] - true[0])
+
+
+@pytest.mark.parametrize("drifting", [False, True])
+def test_behind_a_softmax_a_rule_must_explain_answers_that_it_has_not_seen(
+    drifting: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = np.ones(1)
+    fits = tuple(Fit(pattern, 1.0, one, one, one, 9, one) for pattern in patterns()[:2])
+    seen: list[int] = []
+
+    def judged(ray: Ray, near: float, cap: float) -> Verdict:
+        # by the first answers one rule is left, by any more the other
+        seen.append(len(ray.scales))
+        return Verdict(fits[:1] if len(seen) == 1 else fits[1:], True, "", cap=cap)
+
+    monkeypatch.setattr(sys.modules[explore.__module__], "_judged", judged)
+    ray = Ray(_asker(Answering(np.zeros_like), 4), Origin(np.zeros(4), np.zeros(4)), np.ones(4), 0, drifting=drifting)
+    verdict = explore(ray, 1.0, reserve=20, generator=np.random.default_rng(0))
+    assert verdict.fits == (fits[1:] if drifting else fits[:1])
+    assert len(seen) == (2 if drifting else 1)
+    assert len(ray.scales) > seen[0] if drifting else len(ray.scales) == seen[0]

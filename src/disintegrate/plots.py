@@ -43,11 +43,17 @@ MOST_BARS = 128
 # Of the sizes in a picture, the share that is not cut off.
 CONTRAST = 0.995
 NEAREST, BINS_OF_A_DECADE = 1e-9, 4
+# Where a plan asks beyond `FAR`, the ray is drawn to scale up to `TO_SCALE` and by its logarithm from there on.
+TO_SCALE, FAR = 2.0, 5.0
+# Of weights below zero there, what is large enough to make room for.
+TO_BE_SEEN = 0.02
 COLUMNS = ("input", "explanation", "recovered gradient", "true gradient")
 
 
 def measure(ax: Axes, found: Measure) -> Axes:
     """Draw what a plan measures on the ray: a stem for each atom, positive ones up, the input marked.
+
+    A plan that asks far out (beyond 5) is drawn to its end, on logarithmic axes from 2 on.
 
     Example:
         >>> from matplotlib.figure import Figure
@@ -69,6 +75,19 @@ def measure(ax: Axes, found: Measure) -> Axes:
     ax.axhline(0, color=SOFT, linewidth=0.6)
     ax.axvline(1, color=INK, linewidth=0.8, linestyle=":")
     low, high = shown_of(found)
+    if asks_far_out(found):
+        high = 2 * found.support[1]
+        ax.set_xscale("symlog", linthresh=TO_SCALE, linscale=2)
+        ax.set_yscale("symlog", linthresh=1, linscale=1)
+        largest = float(np.abs(found.weights).max())
+        lowest = float(found.weights.min())
+        ax.set_ylim(1.5 * lowest if lowest < -TO_BE_SEEN else 0, 2 * max(largest, 1.0))
+        decades = 10.0 ** np.arange(np.log10(max(high, largest)))
+        ax.set_xticks([0, *decades[decades < high]])
+        ax.set_yticks([0, *decades[decades < 2 * largest], *-decades[-decades > lowest]])
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_formatter("{x:g}")
+        ax.minorticks_off()
     ax.set(xlabel="position on the ray (0: baseline, 1: input)", ylabel="weight", xlim=(low, high))
     return ax
 
@@ -175,6 +194,11 @@ def grid(axes: np.ndarray, examples: Sequence[Example]) -> np.ndarray:
     return axes
 
 
+def asks_far_out(found: Measure) -> bool:
+    """Whether a plan asks where an axis to scale would leave nothing to see near the input."""
+    return len(found.positions) > 0 and found.support[1] > FAR
+
+
 def shown_of(found: Measure) -> tuple[float, float]:
     """The stretch of the ray to show: all of it near the input, a window's own neighbourhood, never the far end."""
     first, last = found.support
@@ -183,7 +207,7 @@ def shown_of(found: Measure) -> tuple[float, float]:
     if last > first > 0.9 and last < 1.1:
         around = 1.5 * (last - first)
         return 1 - around, 1 + around
-    return min(0.0, first), float(np.clip(last * 1.02, 1.25, 5.0))
+    return min(0.0, first), float(np.clip(last * 1.02, 1.25, FAR))
 
 
 def _image(values: Float64[np.ndarray, "*shape"], *, signed: bool) -> Float64[np.ndarray, "h w *channels"] | None:

@@ -16,6 +16,7 @@ from disintegrate.audit.examples import Example
 from disintegrate.audit.result import FORMAT
 from disintegrate.audit.verdict import Verdict
 from disintegrate.errors import DamagedFile, InvalidValue, UnknownName
+from disintegrate.measure import Measure
 
 # What a list of numbers looks like after `json.dumps(..., indent=1)`.
 FLAT = re.compile(r"\[\n\s*([^\[\]{}\"]*?)\n\s*\]")
@@ -130,6 +131,10 @@ class PlanShown(_Part):
     amplification: float
     predicted_error: float
     atoms: tuple[tuple[float, float], ...] = Field(min_length=1)
+
+    def measure(self) -> Measure:
+        """What the plan measures on the ray."""
+        return Measure(*np.array(self.atoms).T)
 
 
 class InputShown(_Part):

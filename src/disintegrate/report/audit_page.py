@@ -14,7 +14,6 @@ from disintegrate import plots
 from disintegrate.audit.examples import Example, sides_of
 from disintegrate.audit.record import AuditRecord, ExampleShown, FindingShown, PlanShown, StopShown
 from disintegrate.audit.verdict import Verdict
-from disintegrate.measure import Measure
 from disintegrate.metrics import summarise
 from disintegrate.report.findings import number
 from disintegrate.report.inline import drawing, png, svg
@@ -68,6 +67,7 @@ def render_audit(record: AuditRecord) -> str:
         record=record,
         summary=summarise(record.distances),
         measured=measure_drawing(record.plan) if record.plan else None,
+        far=record.plan is not None and plots.asks_far_out(record.plan.measure()),
         distribution=errors_drawing(record),
         examples=[example_row(shown) for shown in record.examples],
         columns=plots.COLUMNS if any(shown.true for shown in record.examples) else plots.COLUMNS[:3],
@@ -86,9 +86,9 @@ def render_audit(record: AuditRecord) -> str:
 
 def measure_drawing(plan: PlanShown) -> Markup:
     """The plan's measure on the ray."""
-    at, weights = np.array(plan.atoms).T
-    found = Measure(at, weights)
-    count = f"{len(at)} atoms" if len(at) > 1 else f"one atom, of weight {number(float(weights[0]))} at {at[0]:.6g}"
+    found = plan.measure()
+    at, weight = plan.atoms[0]
+    count = f"{len(plan.atoms)} atoms" if len(plan.atoms) > 1 else f"one atom, of weight {number(weight)} at {at:.6g}"
     label = f"What the queries measure on the ray from the baseline, at 0, to the input, at 1: {count}."
     return drawing(partial(plots.measure, found=found), label)
 
