@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 
 from disintegrate.audit.examples import Example, sides_of
 from disintegrate.audit.verdict import RECOVERED
@@ -122,6 +122,24 @@ def errors(ax: Axes, distances: Float[np.ndarray, " n"], *, recovered_within: fl
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
     ax.set(xlabel="distance to the truth", ylabel="inputs", xlim=(edges[0], edges[-1]))
+    return ax
+
+
+def cost(ax: Axes, curves: Mapping[str, Sequence[tuple[int, float]]]) -> Axes:
+    """Draw how often copies disagree with their model against the queries that they took, one line for each curve.
+
+    Example:
+        >>> from matplotlib.figure import Figure
+        >>> cost(Figure().subplots(), {"outputs alone": [(10, 0.5), (100, 0.9)]}).get_xscale() == "log"
+        True
+    """
+    for (name, points), colour, mark in zip(curves.items(), (ORANGE, BLUE, SOFT), "os^", strict=False):
+        queries, agreement = np.array(points, float).T
+        ax.plot(queries, 1 - agreement, color=colour, marker=mark, markersize=4, linewidth=1.2, label=name)
+    ax.set_xscale("log")
+    ax.set(xlabel="queries", ylabel="disagreement with the model", ylim=(0, None))
+    ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    ax.legend(frameon=False, fontsize=8)
     return ax
 
 

@@ -126,6 +126,37 @@ def what_stops(
     return tuple(found)
 
 
+def changed_model(model: nn.Module, allowed: Capabilities, change: Change) -> nn.Module:
+    """What is explained after a change: the model, behind a softmax where probabilities take the place of logits.
+
+    Example:
+        >>> model, allowed = nn.Linear(3, 2), Capabilities("midpoint")
+        >>> changed_model(model, allowed, Change("as it is", allowed)) is model
+        True
+    """
+    softmaxed = change.changed.output is Output.PROBABILITIES and allowed.output is Output.LOGITS
+    return nn.Sequential(model, nn.Softmax(1)).eval() if softmaxed else model
+
+
+def changed_service(
+    served: nn.Module, change: Change, baseline: Float[np.ndarray, "*shape"] | None = None
+) -> Explainer:
+    """A service of this process under changed settings.
+
+    Args:
+        served: what it explains, of `changed_model`.
+        change: to which settings.
+        baseline: the service's own baseline where it is not zero.
+
+    Example:
+        >>> change = changes(Capabilities("midpoint", dtype="float32"))[0]
+        >>> changed_service(nn.Linear(3, 2), change).capabilities == change.changed
+        True
+    """
+    inside = replace(change.changed, wire=Wire())
+    return Wired(LocalExplainer(served, inside, own_baseline=baseline), change.changed.wire)
+
+
 def _measured(
     change: Change,
     allowed: Capabilities,
@@ -138,10 +169,8 @@ def _measured(
     exact: dict[Output, Float64[np.ndarray, "n *shape"]],
 ) -> Stop:
     """A change made; the exact attributions of what is explained then are kept for the other changes."""
-    softmaxed = change.changed.output is Output.PROBABILITIES and allowed.output is Output.LOGITS
-    served = nn.Sequential(model, nn.Softmax(1)).eval() if softmaxed else model
-    inside = replace(change.changed, wire=Wire())
-    service: Explainer = Wired(LocalExplainer(served, inside, own_baseline=baseline), change.changed.wire)
+    served = changed_model(model, allowed, change)
+    service = changed_service(served, change, baseline)
     found = audit(service, inputs, targets, model=served, baseline=baseline, budget=budget, seed=seed)
     starts = np.zeros_like(inputs) if baseline is None else np.broadcast_to(baseline, inputs.shape).copy()
     shown = service.explain(Request(inputs, None, targets, None)).attribution

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from disintegrate.cli import (  # noqa: F401  each joins its commands
     auditing,
+    costing,
     extracting,
     planning,
     probing,

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -13,15 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from disintegrate.cli.planning import capabilities_of
-from disintegrate.cli.root import Bars, app, bars, errors, names_endpoint
-from disintegrate.errors import InvalidValue, NotPermitted
+from disintegrate.cli.copy_targets import Reached, Settings, copied, points, untrained
+from disintegrate.cli.root import Bars, app, bars
+from disintegrate.errors import InvalidValue
 
 if TYPE_CHECKING:
-    import numpy as np
-    from torch import nn
-
-    from disintegrate import Capabilities, Explainer
+    from disintegrate import Capabilities
     from disintegrate.extraction import Extraction, Method
 
 
@@ -31,15 +26,6 @@ class Means(StrEnum):
     UNITS = "units"
     EXPLANATIONS = "explanations"
     OUTPUTS = "outputs"
-
-
-@dataclass(frozen=True, eq=False)
-class _Service:
-    """What is copied, and the model behind it where that is at hand."""
-
-    explainer: Explainer
-    model: nn.Module | None
-    shape: tuple[int, ...] | None
 
 
 @app.command()
@@ -90,79 +76,23 @@ def extract(
     A model file is served in this process with the settings given. Of an endpoint, say with --i-own-this-model that it
     is yours; nothing is asked otherwise.
     """
-    from disintegrate import Output
     from disintegrate.extraction import extract as run
 
-    if names_endpoint(target) and not own:
-        raise NotPermitted(
-            "A model behind an endpoint is copied for its owner alone.",
-            got=target,
-            instead="Say --i-own-this-model if it is yours to copy.",
-        )
-    allowed = _capabilities(rule, steps, baseline)
-    allowed = replace(allowed, output=Output.PROBABILITIES if probabilities else Output.LOGITS)
+    settings = Settings(rule, steps, baseline, probabilities)
+    reached = Reached(own, key_file, journal, architecture, trust_model)
     with ExitStack() as held, bars() as progress:
-        if names_endpoint(target):
-            service = _endpoint(target, allowed, key_file, journal, held)
-        else:
-            service = _model(target, allowed, architecture, trust_model)
-        asked, scored = _inputs(inputs, images, held_out, service.shape)
-        method = _method(by, student, classes, allowed, steps_trained, seed, out, progress)
-        found = run(method, service.explainer, asked, scored, service.model, name=by.value, budget=budget)
+        service = copied(target, settings, reached, held)
+        given = points(inputs, images, held_out, service.shape)
+        method = _method(by, student, classes, settings.capabilities(), steps_trained, seed, out, progress)
+        found = run(
+            method, service.explainer, given.asked, given.held_out, service.model, name=by.value,
+            labels=given.labels, budget=budget,
+        )  # fmt: skip
     _write(found, target, out)
     if as_json:
         print(json.dumps(found.record()))
     else:
         _print(found, out)
-
-
-def _capabilities(rule: str, steps: str | None, baseline: bool) -> Capabilities:
-    from disintegrate import Wire
-
-    return capabilities_of(rule, steps, baseline=baseline, furthest=math.inf, dtype="float32", wire=Wire())
-
-
-def _endpoint(
-    target: str, allowed: Capabilities, key_file: Path | None, journal: Path | None, held: ExitStack,
-) -> _Service:  # fmt: skip
-    from disintegrate.clients import Journal, Retrying, careful, connect, read_credentials
-
-    remote = held.enter_context(connect(target, capabilities=allowed, credentials=read_credentials(key_file)))
-    if journal is None:
-        return _Service(Retrying(remote), None, None)
-    kept = held.enter_context(Journal(journal))
-    counts = kept.counts()
-    if counts.answered or counts.in_doubt:
-        errors.print(f"The journal holds {counts.answered} answers; {counts.in_doubt} queries are in doubt.")
-    return _Service(careful(remote, kept, target), None, None)
-
-
-def _model(target: str, allowed: Capabilities, architecture: str | None, trust: bool) -> _Service:
-    from torch import nn
-
-    from disintegrate import LocalExplainer, Output, load_model
-
-    loaded = load_model(target, architecture=architecture, trust=trust)
-    soft = allowed.output is Output.PROBABILITIES
-    model = nn.Sequential(loaded.module, nn.Softmax(1)).eval() if soft else loaded.module
-    return _Service(LocalExplainer(model, allowed), model, loaded.input_shape)
-
-
-def _inputs(
-    inputs: Path | None, images: int, held_out: int, shape: tuple[int, ...] | None
-) -> tuple[np.ndarray, np.ndarray]:
-    from disintegrate.audit.inputs import read_inputs
-    from disintegrate.paper import mnist
-
-    if inputs is not None:
-        found = read_inputs(inputs, shape)[: images + held_out]
-    else:
-        found = mnist.load("test").first(images + held_out).normalised()
-    if len(found) <= images:
-        raise InvalidValue(
-            "No inputs are left to score the copy on.", got=f"{len(found)} inputs", instead="Give fewer --images."
-        )
-    return found[:images], found[images:]
 
 
 def _method(
@@ -180,17 +110,9 @@ def _method(
     learnt = Learnt.GRADIENTS if by is Means.EXPLANATIONS else Learnt.LOGITS
     pause = Pause(out.with_suffix(".unfinished.safetensors"))
     return partial(
-        train, classes=classes, network=partial(_untrained, student, seed), plan=propose(allowed), learnt=learnt,
+        train, classes=classes, network=partial(untrained, student, seed), plan=propose(allowed), learnt=learnt,
         training=Training(steps=steps), seed=seed, pause=pause, progress=progress,
     )  # fmt: skip
-
-
-def _untrained(name: str, seed: int) -> nn.Module:
-    """A student with weights of its own."""
-    from disintegrate.models.factory import PREFIX, made_by
-    from disintegrate.paper.networks import build
-
-    return made_by(name) if name.startswith(PREFIX) else build(name, seed + 1)
 
 
 def _write(found: Extraction, target: str, out: Path) -> None:

@@ -24,14 +24,19 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="Write the page here. [default: beside the record, as .html]")
     ] = None,
+    cost: Annotated[
+        Path | None, typer.Option(help="Show what a copy costs too: a record from cost --out FILE.")
+    ] = None,
 ) -> None:
     """Draw the page of an audit from its record: one file, nothing fetched from elsewhere."""
     from disintegrate.audit.record import read_record
+    from disintegrate.extraction.curve import read_cost
     from disintegrate.report import render_audit
 
     found = read_record(record)
+    costs = None if cost is None else read_cost(cost)
     page = record.with_suffix(".html") if out is None else out
-    write_page(page, render_audit(found), beside=(record,))
+    write_page(page, render_audit(found, costs), beside=(record,) if cost is None else (record, cost))
     print(f"The page: {page}")
 
 

@@ -1,6 +1,6 @@
 from .captum import CaptumExplainer, from_captum
 from .local import LocalExplainer, usable_device
-from .protocol import Capabilities, Explainer, Explanation, Output, Request
+from .protocol import Capabilities, Explainer, Explanation, Output, Predictor, Request
 from .wire import Wire
 from .wrappers import Deaf, Recording, Remembering, Wired
 
@@ -12,6 +12,7 @@ __all__ = [
     "Explanation",
     "LocalExplainer",
     "Output",
+    "Predictor",
     "Recording",
     "Remembering",
     "Request",

@@ -98,6 +98,17 @@ class LocalExplainer:
             output = torch.cat([self.model(part) for part in inputs.split(256)]).gather(1, targets[:, None])[:, 0]
         return Explanation(np.asarray(output.cpu()), np.asarray(attribution.cpu()))
 
+    def predict(self, inputs: Float[np.ndarray, "n *shape"]) -> Float[np.ndarray, "n classes"]:
+        """Answer a batch with all outputs.
+
+        Raises:
+            NotPermitted: values outside the bounds.
+        """
+        self.capabilities.check_values(inputs)
+        given = torch.tensor(inputs, dtype=self.dtype, device=self.device)
+        with torch.no_grad():
+            return np.asarray(torch.cat([self.model(part) for part in given.split(256)]).cpu())
+
     def prepared(self, inputs: Float[Tensor, "n *shape"], targets: Int[Tensor, " n"]) -> Prepared:
         """The model made ready for inputs of this shape; its `path` says how gradients are computed.
 

@@ -171,3 +171,11 @@ class Explainer(Protocol):
 
     def explain(self, request: Request) -> Explanation:
         """Answer a batch; each row from its own input alone."""
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """A service that predicts too: one query tells all outputs of an input, without an explanation."""
+
+    def predict(self, inputs: Float[np.ndarray, "n *shape"]) -> Float[np.ndarray, "n classes"]:
+        """All outputs of a batch."""

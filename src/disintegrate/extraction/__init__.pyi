@@ -1,3 +1,6 @@
+from .costing import Offer, costs, offers, suggested
+from .curve import Access, Cost, CostRecord, read_cost
+from .data_free import Game, Seeking, data_free, image_generator
 from .harness import Copy, Counted, Extraction, Likeness, Method, extract, likeness
 from .lessons import Learnt, Lessons
 from .one_hidden_layer import one_hidden_layer
@@ -5,19 +8,31 @@ from .students import Pause, Training, student
 from .tangents import Oracle, Tangents
 
 __all__ = [
+    "Access",
     "Copy",
+    "Cost",
+    "CostRecord",
     "Counted",
     "Extraction",
+    "Game",
     "Learnt",
     "Lessons",
     "Likeness",
     "Method",
+    "Offer",
     "Oracle",
     "Pause",
+    "Seeking",
     "Tangents",
     "Training",
+    "costs",
+    "data_free",
     "extract",
+    "image_generator",
     "likeness",
+    "offers",
     "one_hidden_layer",
+    "read_cost",
     "student",
+    "suggested",
 ]

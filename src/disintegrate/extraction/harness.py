@@ -15,7 +15,14 @@ from torch import Tensor, nn
 
 from disintegrate.clients.budget import Budget
 from disintegrate.errors import InvalidValue
-from disintegrate.explainers.protocol import Capabilities, Explainer, Explanation, Output, Request
+from disintegrate.explainers.protocol import (
+    Capabilities,
+    Explainer,
+    Explanation,
+    Output,
+    Predictor,
+    Request,
+)
 from disintegrate.versions import versions
 
 # Rows of the held-out inputs that are computed together.
@@ -37,7 +44,7 @@ class Copy:
     complete: bool = True
 
 
-# A method of theft: explainer, query inputs, budget of explanations (None for any number).
+# A method of theft: explainer, query inputs, budget of queries (None for any number).
 Method = Callable[[Explainer, Float[np.ndarray, "n *shape"], int | None], Copy]
 
 
@@ -47,6 +54,7 @@ class Counted:
     Attributes:
         points: different inputs that were sent.
         explanations: explanations answered, for each class.
+        predictions: inputs of which all outputs were told.
         requests: batches that they came in.
 
     Example:
@@ -61,6 +69,7 @@ class Counted:
         self.explainer = explainer
         self.budget = Budget(limit)
         self.explanations: Counter[int] = Counter()
+        self.predictions = 0
         self.requests = 0
         self._seen: set[bytes] = set()
 
@@ -84,8 +93,29 @@ class Counted:
         answer = self.explainer.explain(request)
         self.requests += 1
         self.explanations.update(request.targets.tolist())
-        self._seen.update(hashlib.sha256(row.tobytes()).digest() for row in request.inputs)
+        self._note(request.inputs)
         return answer
+
+    def predictor(self) -> Predictor | None:
+        """The service as far as it predicts, counted too; None where it only explains."""
+        return _CountedPredictor(self, self.explainer) if isinstance(self.explainer, Predictor) else None
+
+    def _note(self, inputs: Float[np.ndarray, "n *shape"]) -> None:
+        self._seen.update(hashlib.sha256(row.tobytes()).digest() for row in inputs)
+
+
+@dataclass(frozen=True, eq=False)
+class _CountedPredictor:
+    counted: Counted
+    inside: Predictor
+
+    def predict(self, inputs: Float[np.ndarray, "n *shape"]) -> Float[np.ndarray, "n classes"]:
+        self.counted.budget.reserve(len(inputs))
+        outputs = self.inside.predict(inputs)
+        self.counted.requests += 1
+        self.counted.predictions += len(inputs)
+        self.counted._note(inputs)
+        return outputs
 
 
 @dataclass(frozen=True)
@@ -118,7 +148,8 @@ class Extraction:
         copy: answers `[n, classes]` logits.
         points: different inputs that the service was sent.
         explanations: explanations that it was asked for, for each class.
-        budget: the most explanations that were allowed; None for any number.
+        predictions: inputs of which it was asked for all outputs, without an explanation.
+        budget: the most queries that were allowed; None for any number.
         likeness: on held-out inputs.
         scoring: explanations that the score took, where the victim was not at hand.
         complete: whether the method came to its end within the budget.
@@ -130,6 +161,7 @@ class Extraction:
     copy: nn.Module
     points: int
     explanations: dict[int, int]
+    predictions: int
     budget: int | None
     likeness: Likeness
     scoring: int
@@ -139,8 +171,8 @@ class Extraction:
 
     @property
     def queries(self) -> int:
-        """Explanations of all classes."""
-        return sum(self.explanations.values())
+        """Explanations of all classes, and predictions."""
+        return sum(self.explanations.values()) + self.predictions
 
     def record(self) -> dict[str, object]:
         """All but the copy, as JSON holds it."""
@@ -149,6 +181,7 @@ class Extraction:
             "points": self.points,
             "queries": self.queries,
             "explanations": {str(name): count for name, count in sorted(self.explanations.items())},
+            "predictions": self.predictions,
             "budget": self.budget,
             "complete": self.complete,
             "likeness": vars(self.likeness),
@@ -183,7 +216,7 @@ def extract(
             is not at hand: then the service is asked for its outputs at the held-out inputs, which is counted apart.
         name: of the method, for the record.
         labels: of the held-out inputs.
-        budget: the most explanations; None for any number.
+        budget: the most queries; None for any number.
 
     Raises:
         InvalidValue: held-out inputs of another shape than the query inputs, or labels that do not match.
@@ -215,6 +248,7 @@ def extract(
         copy=copy.model.eval(),
         points=counted.points,
         explanations=dict(counted.explanations),
+        predictions=counted.predictions,
         budget=budget,
         likeness=_compared(ours, theirs, labels, probabilities=probabilities),
         scoring=0 if victim else theirs.numel(),
@@ -264,6 +298,13 @@ def _compared(
         largest_error=float(error.max()),
         mean_error=float(error.mean()),
     )
+
+
+def predictor_of(explainer: Explainer) -> Predictor | None:
+    """What tells all outputs of an input by one query, where the service does."""
+    if isinstance(explainer, Counted):
+        return explainer.predictor()
+    return explainer if isinstance(explainer, Predictor) else None
 
 
 def told_by(explainer: Explainer, inputs: Float[np.ndarray, "n *shape"], classes: int) -> Float64[Tensor, "n classes"]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
@@ -11,7 +11,8 @@ from jaxtyping import Float, Float64, Int
 from torch import Tensor, nn
 
 from disintegrate.errors import BadAnswer
-from disintegrate.explainers.protocol import Explainer, Output
+from disintegrate.explainers.protocol import Explainer, Output, Predictor
+from disintegrate.extraction.harness import predictor_of
 from disintegrate.extraction.tangents import with_output
 from disintegrate.plan import Plan
 from disintegrate.planner import Proposal
@@ -27,6 +28,10 @@ class Learnt(Enum):
     LOGITS = "logits"
     GRADIENTS = "logits and recovered gradients"
     ANSWERS = "outputs and raw answers"
+
+
+# What a service that predicts tells without an explanation.
+OF_OUTPUTS = (Learnt.LABELS, Learnt.PROBABILITIES, Learnt.LOGITS)
 
 
 class Head(Enum):
@@ -77,6 +82,8 @@ def lessons_of(
 ) -> Lessons:  # fmt: skip
     """Ask for explanations and make lessons of them, one explanation for each input, class and query of the plan.
 
+    Outputs alone are told by one prediction for each input where the service predicts.
+
     Of a service of probabilities, `log p_c` and its gradient `grad p_c / p_c` are learnt: unlike those of `p_c` they do
     not fade where the service is sure. Of several classes each is taken less their mean, which leaves the logits'.
 
@@ -93,40 +100,77 @@ def lessons_of(
     asked = classes.shape[1]
     repeated, targets = np.repeat(inputs, asked, axis=0), classes.reshape(-1)
     probabilities = explainer.capabilities.output is Output.PROBABILITIES
+    told = predictor_of(explainer) if learnt in OF_OUTPUTS else None
     if learnt is Learnt.ANSWERS:
-        single = Plan([(1.0, with_output(plan).terms[0].query)])
-        check_question(explainer.capabilities, single, repeated, targets, None)
-        answer = next(ask(explainer, repeated, targets, single))
-        outputs, measured = answer.output, answer.integral
-        measure = single.measure(rule_named(explainer.capabilities.rule))
-        positions, weights = measure.positions, measure.weights
+        answered = _raw(explainer, repeated, targets, plan)
         head = Head.PROBABILITIES if probabilities else Head.LOGITS
     else:
-        found = recover(explainer, repeated, targets, with_output(plan))
-        outputs, measured = found.output, found.gradient
-        positions, weights = np.ones(1), np.ones(1)
-        head = Head.LOGITS
-        if probabilities:
-            if outputs.min() <= 0:
-                raise BadAnswer("A probability underflowed.", got=0.0, instead="Ask about likelier classes.")
-            spread = outputs.reshape(-1, *[1] * (inputs.ndim - 1))
-            outputs, measured, head = np.log(outputs), measured / spread, Head.LOG_PROBABILITIES
-            if asked > 1:
-                # Differences of these are differences of logits: the softmax's sum, common to all, is no lesson.
-                head = Head.LOGIT_DIFFERENCES
-                outputs = _centred(outputs.reshape(-1, asked))
-                measured = _centred(measured.reshape(-1, asked, *inputs.shape[1:]))
-    kept = learnt in (Learnt.GRADIENTS, Learnt.ANSWERS)
-    shape = inputs.shape[1:]
+        answered = _recovered(explainer, repeated, targets, plan) if told is None else _predicted(told, inputs, classes)
+        answered, head = _of_logits(answered, asked) if probabilities else (answered, Head.LOGITS)
+    measured = answered.measured
+    kept = learnt not in OF_OUTPUTS and measured is not None
     return Lessons(
         torch.tensor(inputs, dtype=torch.float32),
         torch.tensor(classes),
-        torch.tensor(outputs.reshape(-1, asked), dtype=torch.float32),
-        torch.tensor(measured.reshape(-1, asked, *shape), dtype=torch.float32) if kept else None,
-        tuple(positions.tolist()),
-        tuple(weights.tolist()),
+        torch.tensor(answered.outputs.reshape(-1, asked), dtype=torch.float32),
+        torch.tensor(measured.reshape(-1, asked, *inputs.shape[1:]), dtype=torch.float32) if kept else None,
+        tuple(answered.positions.tolist()),
+        tuple(answered.weights.tolist()),
         head,
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Answered:
+    outputs: Float64[np.ndarray, " rows"]
+    measured: Float64[np.ndarray, "rows *shape"] | None
+    positions: Float64[np.ndarray, " p"]
+    weights: Float64[np.ndarray, " p"]
+
+
+def _raw(
+    explainer: Explainer, inputs: Float[np.ndarray, "rows *shape"], targets: Int[np.ndarray, " rows"],
+    plan: Plan | Proposal,
+) -> _Answered:  # fmt: skip
+    single = Plan([(1.0, with_output(plan).terms[0].query)])
+    check_question(explainer.capabilities, single, inputs, targets, None)
+    answer = next(ask(explainer, inputs, targets, single))
+    measure = single.measure(rule_named(explainer.capabilities.rule))
+    return _Answered(answer.output, answer.integral, measure.positions, measure.weights)
+
+
+def _recovered(
+    explainer: Explainer, inputs: Float[np.ndarray, "rows *shape"], targets: Int[np.ndarray, " rows"],
+    plan: Plan | Proposal,
+) -> _Answered:  # fmt: skip
+    found = recover(explainer, inputs, targets, with_output(plan))
+    return _Answered(found.output, found.gradient, np.ones(1), np.ones(1))
+
+
+def _predicted(
+    told: Predictor, inputs: Float[np.ndarray, "n *shape"], classes: Int[np.ndarray, "n asked"]
+) -> _Answered:
+    outputs = np.take_along_axis(np.asarray(told.predict(inputs), np.float64), classes, axis=1)
+    return _Answered(outputs.reshape(-1), None, np.ones(1), np.ones(1))
+
+
+def _of_logits(answered: _Answered, asked: int) -> tuple[_Answered, Head]:
+    """Log-probabilities with their gradients, less their mean where several classes were asked about.
+
+    Differences of these are differences of logits: the softmax's sum, common to all, is no lesson.
+    """
+    outputs, measured = answered.outputs, answered.measured
+    if outputs.min() <= 0:
+        raise BadAnswer("A probability underflowed.", got=0.0, instead="Ask about likelier classes.")
+    if measured is not None:
+        measured = measured / outputs.reshape(-1, *[1] * (measured.ndim - 1))
+    outputs = np.log(outputs)
+    if asked == 1:
+        return replace(answered, outputs=outputs, measured=measured), Head.LOG_PROBABILITIES
+    if measured is not None:
+        measured = _centred(measured.reshape(-1, asked, *measured.shape[1:])).reshape(measured.shape)
+    outputs = _centred(outputs.reshape(-1, asked)).reshape(-1)
+    return replace(answered, outputs=outputs, measured=measured), Head.LOGIT_DIFFERENCES
 
 
 @dataclass(frozen=True, eq=False)

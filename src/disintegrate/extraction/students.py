@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from disintegrate.errors import DamagedFile, InvalidValue
 from disintegrate.explainers.protocol import Explainer
-from disintegrate.extraction.harness import Copy
-from disintegrate.extraction.lessons import Learnt, Lessons, lessons_of, outputs_of, said_by
+from disintegrate.extraction.harness import Copy, predictor_of
+from disintegrate.extraction.lessons import OF_OUTPUTS, Learnt, Lessons, lessons_of, outputs_of, said_by
 from disintegrate.extraction.tangents import with_output
 from disintegrate.files import write_atomically
 from disintegrate.models.weights import read_tensors
@@ -83,7 +83,7 @@ def student(
     Args:
         explainer: the service.
         inputs: points to ask about.
-        budget: the most explanations.
+        budget: the most queries.
         classes: the model's outputs.
         network: makes the untrained student; it answers logits.
         plan: how gradients are asked for.
@@ -115,7 +115,9 @@ def student(
             got=f"{count} of {classes}",
             instead="Leave asked out, or learn logits.",
         )
-    affordable = len(inputs) if budget is None else max(1, budget // (count * len(with_output(plan))))
+    predicts = learnt in OF_OUTPUTS and predictor_of(explainer) is not None
+    each = 1 if predicts else count * len(with_output(plan))
+    affordable = len(inputs) if budget is None else max(1, budget // each)
     chosen = inputs[:affordable]
     generator = np.random.default_rng(seed)
     drawn = np.stack([generator.permutation(classes)[:count] for _ in chosen]).astype(np.int64)

@@ -14,6 +14,7 @@ from disintegrate import plots
 from disintegrate.audit.examples import Example, sides_of
 from disintegrate.audit.record import AuditRecord, ExampleShown, FindingShown, PlanShown, StopShown
 from disintegrate.audit.verdict import Verdict
+from disintegrate.extraction.curve import CostRecord
 from disintegrate.metrics import summarise
 from disintegrate.report.findings import number
 from disintegrate.report.inline import drawing, png, svg
@@ -50,8 +51,8 @@ class StopRow:
     insertion_change: str
 
 
-def render_audit(record: AuditRecord) -> str:
-    """Draw the page of an audit.
+def render_audit(record: AuditRecord, cost: CostRecord | None = None) -> str:
+    """Draw the page of an audit, with what a copy costs where that is known.
 
     Example:
         >>> from torch import nn
@@ -69,6 +70,8 @@ def render_audit(record: AuditRecord) -> str:
         measured=measure_drawing(record.plan) if record.plan else None,
         far=record.plan is not None and plots.asks_far_out(record.plan.measure()),
         distribution=errors_drawing(record),
+        cost=cost,
+        curve=None if cost is None else cost_drawing(cost),
         examples=[example_row(shown) for shown in record.examples],
         columns=plots.COLUMNS if any(shown.true for shown in record.examples) else plots.COLUMNS[:3],
         hidden=any(None in shown.recovered for shown in record.examples),
@@ -102,6 +105,12 @@ def errors_drawing(record: AuditRecord) -> Markup:
     )
     draw = partial(plots.errors, distances=record.distances, recovered_within=record.recovered_within)
     return drawing(draw, label)
+
+
+def cost_drawing(cost: CostRecord) -> Markup:
+    """How often copies disagree with the model against the queries that they took."""
+    ends = [f"{name}: {points[-1][1]:.1%} by {points[-1][0]} queries" for name, points in cost.curves().items()]
+    return drawing(partial(plots.cost, curves=cost.curves()), f"Agreement of copies. {'; '.join(ends)}.")
 
 
 def example_row(shown: ExampleShown) -> ExampleRow:
