@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: reproduce test lint types unit conformance newcomer clean
+.PHONY: reproduce test lint types unit conformance newcomer peers clean
 
 reproduce: $(VENV)/installed
 	$(BIN)/disintegrate reproduce --quick --out reproduction-quick
@@ -34,6 +34,15 @@ conformance: .venv-conformance/installed
 	.venv-conformance/bin/pip install --quiet --requirement conformance/requirements.txt
 	touch $@
 
+# The attacks of the adversarial-robustness-toolbox beside ours (see peers/).
+peers: .venv-peers/installed
+	.venv-peers/bin/python peers/toolbox.py
+
+.venv-peers/installed: peers/requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/pip install --quiet --requirement peers/requirements.txt
+	touch $@
+
 # docs/audit-your-endpoint.md to the letter, in an environment that holds nothing but what it tells to install.
 newcomer: .venv-newcomer/installed
 	.venv-newcomer/bin/pip install --quiet --no-deps --force-reinstall .
@@ -45,4 +54,4 @@ newcomer: .venv-newcomer/installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-conformance .venv-newcomer reproduction reproduction-quick .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-conformance .venv-newcomer .venv-peers reproduction reproduction-quick .mypy_cache .pytest_cache .ruff_cache .hypothesis
