@@ -88,7 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             rows.append(row)
             ends = [point["queries"] for point in row["curve"] if point["accuracy"] >= REACHED]
             row["queries_to_90_percent"] = min(ends, default=None)
-            print(f"{seeking.name} seed {seed}: accuracy {row['likeness']['accuracy']:.4f} by {row['queries']} queries; "
+            like = row["likeness"]
+            print(f"{seeking.name} seed {seed}: accuracy {like['accuracy']:.4f} by {row['queries']} queries; "
                   f"0.90 at {row['queries_to_90_percent']}", flush=True)  # fmt: skip
     record = {
         "command": f"python studies/data_free.py {' '.join(sys.argv[1:])}".strip(),
