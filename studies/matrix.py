@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from sandwich import FEW, distances, gradients, sandwich
 from subjects import OWN, Setting, Subject, by_captum, in_process, like_torchserve, over_http, served_model, subject
 from torch import nn
@@ -312,7 +313,7 @@ def run(row: Row) -> dict[str, Any]:
     }  # fmt: skip
     if found is None:
         return known | {"verdict": "none", "right": False, "failure": failure}
-    return known | _figures(found, must.verdict, _true_distances(served, about, found.gradient, found.observed))
+    return known | _figures(found, must.verdict, _true_distances(served, about, found))
 
 
 def _figures(found: AuditResult, must: str | None, apart: np.ndarray) -> dict[str, Any]:
@@ -333,14 +334,15 @@ def _figures(found: AuditResult, must: str | None, apart: np.ndarray) -> dict[st
     }
 
 
-def _true_distances(model: nn.Module, about: Subject, gradient: np.ndarray, observed: np.ndarray) -> np.ndarray:
+def _true_distances(model: nn.Module, about: Subject, found: AuditResult) -> np.ndarray:
+    """At the inputs that were asked about, which lie beside a kink where the given ones are on it."""
     wide = deepcopy(model).double()
     rows = [
         gradients(wide, x, target, np.ones(1))[0]
-        for x, target in zip(about.inputs.astype(np.float64), about.targets.tolist(), strict=True)
+        for x, target in zip(found.inputs.astype(np.float64), about.targets.tolist(), strict=True)
     ]
-    seen = observed.reshape(len(rows), -1)
-    return distances(gradient.reshape(len(rows), -1) * seen, np.array(rows) * seen)
+    seen = found.observed.reshape(len(rows), -1)
+    return distances(found.gradient.reshape(len(rows), -1) * seen, np.array(rows) * seen)
 
 
 def summary(found: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -386,7 +388,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             )
         if path.is_file():
             found.append(json.loads(path.read_text()))
-    record = {"seed": SEED, "versions": versions(), "summary": summary(found), "rows": found}
+    record = {
+        "seed": SEED, "threads": torch.get_num_threads(), "versions": versions(),
+        "summary": summary(found), "rows": found,
+    }  # fmt: skip
     write_atomically(options.out, (json.dumps(record, indent=1) + "\n").encode())
     print(json.dumps(record["summary"], indent=1))
 

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from subjects import Setting, Subject, in_process, over_http, served_model, subject
 
 from disintegrate import Capabilities, DisintegrateError, Explainer, Output, audit
@@ -193,7 +194,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if path.is_file():
                 grids[grid] += json.loads(path.read_text())
     record = {
-        "seed": SEED, "versions": versions(), "summary": {name: summary(found) for name, found in grids.items()},
+        "seed": SEED, "threads": torch.get_num_threads(), "versions": versions(),
+        "summary": {name: summary(found) for name, found in grids.items()},
         "rows": grids,
     }  # fmt: skip
     write_atomically(options.out, (json.dumps(record, indent=1) + "\n").encode())

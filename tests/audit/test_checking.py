@@ -22,7 +22,8 @@ from disintegrate import (
     vanilla_gradient,
 )
 from disintegrate.audit import Check, against_model, against_outputs
-from disintegrate.audit.checking import _Told, differences, of_all
+from disintegrate.audit.checking import differences, of_all
+from disintegrate.audit.telling import Told
 from disintegrate.errors import Unreachable
 
 N, D = 6, 30
@@ -139,9 +140,9 @@ def test_classes_that_could_not_be_asked_about_are_not_taken_for_none() -> None:
         first.bias.copy_(torch.tensor([30.0, 0.0, 0.0]))
     x, targets = questions(2)[0] / 10, np.zeros(N, int)
     service = LocalExplainer(soft, Capabilities(rule="midpoint", output=Output.PROBABILITIES))
-    assert _Told(service, x, targets).classes == (0, 1, 2)
+    assert Told(service, x, targets).classes == (0, 1, 2)
     # classes 0 and 1 add up to 1 as well
-    assert _Told(Losing(service, 2), x, targets).classes == ()
+    assert Told(Losing(service, 2), x, targets).classes == ()
 
 
 def test_a_saturated_probability_is_told_by_the_other_classes() -> None:
@@ -163,6 +164,19 @@ def test_a_saturated_probability_is_told_by_the_other_classes() -> None:
     assert found.queries == sum(len(request.inputs) for request in service.requests)
     wrong = against_outputs(service, x, targets, turned(truth, 0.5, 3), np.ones(x.shape, bool), generators(1, 40))
     assert (wrong.distance > 0.2).all()
+
+
+@pytest.mark.parametrize("times", [1.0, 1e3, 1e6])
+def test_steps_do_not_shrink_to_nothing_for_a_gradient_that_is_too_large(times: float) -> None:
+    model, (x, targets) = network(5), questions(5)
+    service = Recording(LocalExplainer(model, Capabilities(rule="midpoint")))
+    truth = true_gradient(model, x, targets)
+    found = differences(service, x, targets, times * truth, np.ones(x.shape, bool), generators(0))
+    # what was seen is more than rounding, so that it is the true gradient's: it tells the right one from a wrong one
+    assert (found.distance(truth) < 0.1).all()
+    assert found.length(times * truth) == pytest.approx(1 / times, rel=0.05)
+    assert found.queries == sum(len(request.inputs) for request in service.requests)
+    assert (found.queries > N * 9) is (times > 1)
 
 
 def test_only_observed_coordinates_count_and_nothing_observed_is_nothing_recovered() -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from disintegrate import Capabilities, LocalExplainer, Verdict, Wire, Wired, audit
+from disintegrate import Capabilities, LocalExplainer, Output, Recording, Verdict, Wire, Wired, audit
 from disintegrate.audit.ties import MOVED, beside_kinks
 
 FREE = Capabilities("midpoint", 1, 100, baseline=False, dtype="float32")
@@ -38,14 +38,17 @@ TARGETS = np.array([0, 1, 2, 0, 1, 2])
 
 @pytest.mark.parametrize("wire", [Wire(), Wire(significant_digits=6), Wire(significant_digits=3)])
 def test_inputs_are_moved_off_ties_and_only_off_ties(wire: Wire) -> None:
-    service = Wired(LocalExplainer(pooling(), FREE), wire)
+    service = Recording(Wired(LocalExplainer(pooling(), FREE), wire))
     for flat in (True, False):
         x = pictures(flat=flat)
         found = beside_kinks(service, x, TARGETS, 0 * x)
         # three digits may hide a kink, but rounding alone is not taken for one
         if not flat or wire != Wire(significant_digits=3):
             assert (found.moved_by > 0) is flat
-        assert found.queries == 4 * 9
+        # the point and four pairs at each of four inputs, the pairs again where the first length was far off
+        assert found.queries in (4 * 9, 4 * 17)
+        assert found.queries == sum(len(request.inputs) for request in service.requests)
+        service.requests.clear()
         if not found.moved_by:
             assert found.inputs is x
         else:
@@ -53,6 +56,40 @@ def test_inputs_are_moved_off_ties_and_only_off_ties(wire: Wire) -> None:
             change = (found.inputs - x).reshape(6, -1)
             np.testing.assert_allclose(change.std(1), size, rtol=0.2)
             np.testing.assert_allclose(found.moved_by, np.sqrt((size**2).mean()), rtol=0.1)
+
+
+def behind_softmax(steepness: float) -> nn.Module:
+    """Next to 1 for each of the targets below, in turn, and as near 0 for the others."""
+    model = pooling()
+    last = nn.Linear(3, 3, bias=False)
+    with torch.no_grad():
+        last.weight.copy_(steepness * torch.eye(3))
+    return nn.Sequential(model, last, nn.Softmax(1)).eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("steepness", [1.0, 200.0])
+def test_ties_are_seen_behind_a_softmax_however_saturated(steepness: float) -> None:
+    model = behind_softmax(steepness)
+    allowed = Capabilities("midpoint", 1, 100, baseline=False, dtype="float32", output=Output.PROBABILITIES)
+    for flat in (True, False):
+        x = pictures(flat=flat)
+        outputs = model(torch.tensor(x))
+        targets = outputs.argmax(1).numpy()
+        assert (float(outputs.max(1).values.median()) > 0.9999) is (steepness > 1)
+        service = Recording(LocalExplainer(model, allowed))
+        found = beside_kinks(service, x, targets, 0 * x)
+        assert (found.moved_by > 0) is flat
+        assert found.queries == sum(len(request.inputs) for request in service.requests)
+
+
+def test_plans_are_tried_beside_the_ties_and_kinks_are_looked_for_once() -> None:
+    x, service = pictures(flat=True), Recording(LocalExplainer(pooling(), FREE))
+    found = audit(service, x, TARGETS, probing=8)
+    assert found.choice is not None, "so short a probe leaves the rule open"
+    assert found.moved_by > 0
+    assert found.choice.tried[0].distance < 0.1
+    asked = [request.inputs[:4] for request in service.requests if len(request.inputs) == 4]
+    assert sum(np.array_equal(each, x[:4]) for each in asked) == 1
 
 
 def test_coordinates_at_the_baseline_stay_and_bounds_are_kept() -> None:

@@ -271,3 +271,15 @@ def test_audits_that_are_hard_to_compare_are_told_so() -> None:
         "model": {"weights_sha256": "ee", "file_sha256": None},
     }
     assert len(compare(record_of(first), record_of(other)).cautions) == 4
+
+
+@pytest.mark.parametrize("output", ["logits", "probabilities"])
+def test_only_behind_a_softmax_is_far_weight_said_to_count_for_nothing(output: str) -> None:
+    record = small_record()
+    record["service"]["output"] = output
+    near = Text(render_audit(record_of(record))).text
+    assert "logarithmic" not in near
+    record["plan"]["atoms"] = [[1.0, 1.0], [900.0, 0.5], [1000.0, -0.5]]
+    far = Text(render_audit(record_of(record))).text
+    assert "The axes are logarithmic far out" in far
+    assert ("a softmax is saturated" in far) is (output == "probabilities")

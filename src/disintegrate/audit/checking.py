@@ -8,9 +8,6 @@ signs on the coordinates that were observed,
 and e estimates `|grad f - g| / |grad f|`, which is no less than the distance between the directions. A few steps leave
 it uncertain, so its upper bound is taken; rounding of the outputs bounds it from below. All inputs together leave less
 to chance than one, so that figures over all of them, such as the median, take a smaller bound.
-
-A probability next to 1 has no digits left for what is missing to 1. There the probabilities of all other classes are
-asked for: `f = 1 - sum_j p_j` changes as their sum does, which has all of its digits.
 """
 
 from __future__ import annotations
@@ -22,8 +19,9 @@ from enum import Enum
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int
 
-from disintegrate.errors import BadAnswer, InDoubt, InvalidValue, NotPermitted, Unreachable
-from disintegrate.explainers.protocol import Capabilities, Explainer, Output, Request
+from disintegrate.audit.telling import Told
+from disintegrate.errors import BadAnswer
+from disintegrate.explainers.protocol import Capabilities, Explainer, Output
 from disintegrate.metrics import NO_DIRECTION, distance
 from disintegrate.probe.digits import grain
 
@@ -31,6 +29,8 @@ from disintegrate.probe.digits import grain
 # where that leaves too few units to tell anything, such as behind three digits, it may be longer.
 UNITS, LONGEST = 100.0, 0.02
 FEWEST_UNITS, LONGEST_OF_ALL = 50.0, 0.1
+# Steps whose differences turn out to be of fewer units, or of more than this, are mended, so often at the most.
+MOST_UNITS, MENDED = 8 * UNITS, 3
 # One in twenty: how often the true error may exceed the upper estimate.
 ONE_SIDED_95 = -1.645
 # Steps in each direction from an input.
@@ -39,10 +39,6 @@ STEPS = 4
 ROUNDING_OF_OUTPUTS = 4 * 2.0**-24
 # A probability is as exact relative to itself, however small it is, as the logits behind it are in all.
 ROUNDING_OF_PROBABILITIES = 64 * 2.0**-24
-# A probability so close to 1 is told by those of the other classes, of which at most so many are looked for.
-SATURATED, MOST_CLASSES = 0.999, 20
-# How far the probabilities of all classes may be from a sum of 1, by their rounding.
-SUM_OF_ALL = 0.05
 
 
 class Check(Enum):
@@ -85,11 +81,13 @@ class Differences:
     Attributes:
         moved: the difference of the two points of each pair, as they were sent.
         seen: the difference of the outputs.
+        bent: their second difference, with the output at the input.
         queries: spent on them.
     """
 
     moved: Float64[np.ndarray, "steps n d"]
     seen: Float64[np.ndarray, "steps n"]
+    bent: Float64[np.ndarray, "steps n"]
     queries: int
 
     def length(self, gradient: Float[np.ndarray, "n *shape"]) -> float:
@@ -148,83 +146,62 @@ def differences(
     slope = gradient.reshape(len(inputs), -1) * known
     drawn = [generator.choice((-1.0, 1.0), (steps, flat.shape[1])) for generator in generators]
     signs = np.stack(drawn, axis=1) * known
-    told = _Told(explainer, inputs, targets)
+    told = Told(explainer, inputs, targets)
     if not np.isfinite(told.outputs).all():
         raise BadAnswer(
             "The service tells no outputs, so no recovered gradient can be held against them.",
             got=f"{int((~np.isfinite(told.outputs)).sum())} outputs that are no numbers",
             instead="Give the model, or an explainer that answers outputs too.",
         )
-    step = steps_about(inputs, told.outputs, slope, explainer.capabilities)
-    dtype = np.dtype(explainer.capabilities.dtype or inputs.dtype)
-    bounds = explainer.capabilities.smallest_value, explainer.capabilities.largest_value
-    seen, moved = np.zeros((steps, len(inputs))), np.zeros((steps, *flat.shape))
+    return about(told, inputs, steps_about(inputs, told.outputs, slope, explainer.capabilities), signs)
+
+
+def about(
+    told: Told,
+    inputs: Float[np.ndarray, "n *shape"],
+    step: Float64[np.ndarray, " n"],
+    signs: Float64[np.ndarray, "steps n d"],
+    *,
+    symmetric: bool = False,
+) -> Differences:
+    """Ask at pairs of points, first at the given length of step, then, where that was far off, at a better one.
+
+    A gradient of the wrong size calls for steps whose differences are rounding alone, or that reach beyond kinks. A
+    coordinate at a bound is moved one way only, or not at all where pairs must be symmetric.
+    """
+    resolution = resolution_of(told.outputs, told.explainer.capabilities)
+    found = _asked(told, inputs, step, signs, symmetric)
+    for _ in range(MENDED):
+        size = np.sqrt((found.seen**2).mean(0)) / resolution
+        better = np.minimum(2 * step * UNITS / np.maximum(size, 1), LONGEST * _typical(inputs))
+        off = ((size < FEWEST_UNITS) & (better > step)) | (size > MOST_UNITS)
+        if not off.any():
+            break
+        step = np.where(off, better, step)
+        found = _asked(told, inputs, step, signs, symmetric)
+    return found
+
+
+def _asked(
+    told: Told,
+    inputs: Float[np.ndarray, "n *shape"],
+    step: Float64[np.ndarray, " n"],
+    signs: Float64[np.ndarray, "steps n d"],
+    symmetric: bool,
+) -> Differences:
+    allowed, flat = told.explainer.capabilities, inputs.reshape(len(inputs), -1).astype(np.float64)
+    dtype, bounds = np.dtype(allowed.dtype or inputs.dtype), (allowed.smallest_value, allowed.largest_value)
+    length = step[:, None]
+    if symmetric:
+        signs = signs * ((flat - length >= bounds[0]) & (flat + length <= bounds[1]))
+    seen, bent, moved = np.zeros(signs.shape[:2]), np.zeros(signs.shape[:2]), np.zeros(signs.shape)
     for number, sign in enumerate(signs):
-        ends = [np.clip(flat + way * step[:, None] * sign, *bounds).astype(dtype) for way in (1, -1)]
-        outputs = [told.at(end.reshape(inputs.shape)) for end in ends]
-        seen[number] = outputs[0] - outputs[1]
+        ends = [np.clip(flat + way * length * sign, *bounds).astype(dtype) for way in (1, -1)]
+        ahead, behind = (told.at(end.reshape(inputs.shape)) for end in ends)
+        seen[number], bent[number] = ahead - behind, ahead + behind - 2 * told.outputs
         # what was sent, after rounding
         moved[number] = ends[0].astype(np.float64) - ends[1]
-    return Differences(moved, seen, told.queries)
-
-
-class _Told:
-    """Outputs that change as the explained ones do, with as many digits as the service can tell of them.
-
-    Attributes:
-        outputs: at the inputs; for a saturated probability what is missing to 1, with a minus.
-        queries: spent so far.
-    """
-
-    def __init__(
-        self, explainer: Explainer, inputs: Float[np.ndarray, "n *shape"], targets: Int[np.ndarray, " n"]
-    ) -> None:
-        self.explainer, self.targets = explainer, targets
-        self.outputs, self.queries = _outputs(explainer, inputs, targets), len(inputs)
-        soft = explainer.capabilities.output is Output.PROBABILITIES
-        self.saturated = np.flatnonzero(self.outputs > SATURATED) if soft else np.zeros(0, int)
-        self.classes: tuple[int, ...] = ()
-        if len(self.saturated):
-            self.classes = self._all_classes(inputs)
-            self.outputs[self.saturated] = self._others(inputs)
-
-    def at(self, points: Float[np.ndarray, "n *shape"]) -> Float64[np.ndarray, " n"]:
-        """The same outputs elsewhere."""
-        plain = np.setdiff1d(np.arange(len(points)), self.saturated)
-        found = np.zeros(len(points))
-        if len(plain):
-            found[plain] = _outputs(self.explainer, points[plain], self.targets[plain])
-            self.queries += len(plain)
-        if len(self.saturated):
-            found[self.saturated] = self._others(points)
-        return found
-
-    def _all_classes(self, inputs: Float[np.ndarray, "n *shape"]) -> tuple[int, ...]:
-        """All that the service has; none where they are too many, or do not add up."""
-        row, total = self.saturated[:1], 0.0
-        for target in range(MOST_CLASSES + 1):
-            self.queries += 1
-            try:
-                total += float(_outputs(self.explainer, inputs[row], np.array([target]))[0])
-            except (NotPermitted, InvalidValue, BadAnswer):
-                complete = target > 1 and abs(total - 1) < SUM_OF_ALL
-                return tuple(range(target)) if complete else ()
-            except (Unreachable, InDoubt):
-                break  # no refusal, so nobody knows whether this was the last class
-        return ()
-
-    def _others(self, points: Float[np.ndarray, "n *shape"]) -> Float64[np.ndarray, " k"]:
-        part, own = points[self.saturated], self.targets[self.saturated]
-        if not self.classes:
-            self.queries += len(part)
-            return _outputs(self.explainer, part, own)
-        missing = np.zeros(len(part))
-        for target in self.classes:
-            rows = np.flatnonzero(own != target)
-            if len(rows):
-                missing[rows] += _outputs(self.explainer, part[rows], np.full(len(rows), target))
-                self.queries += len(rows)
-        return -missing
+    return Differences(moved, seen, bent, told.queries)
 
 
 def resolution_of(outputs: Float64[np.ndarray, " n"], allowed: Capabilities) -> Float64[np.ndarray, " n"]:
@@ -248,11 +225,18 @@ def steps_about(
     """How long a step of each coordinate is that moves an output by enough of what the wire can carry."""
     resolution = resolution_of(outputs, allowed)
     size = np.linalg.norm(slope.reshape(len(slope), -1), axis=1)
-    typical = np.maximum(np.abs(inputs.reshape(len(inputs), -1).astype(np.float64)).mean(1), 1e-12)
+    typical = _typical(inputs)
     with np.errstate(divide="ignore", invalid="ignore"):
         unit = resolution / size
         step = np.minimum(UNITS * unit, np.clip(FEWEST_UNITS * unit, LONGEST * typical, LONGEST_OF_ALL * typical))
     found: Float64[np.ndarray, " n"] = np.where(np.isfinite(step) & (step > 0), step, LONGEST * typical)
+    return found
+
+
+def _typical(inputs: Float[np.ndarray, "n *shape"]) -> Float64[np.ndarray, " n"]:
+    """The size of an input's coordinates."""
+    size = np.abs(inputs.reshape(len(inputs), -1).astype(np.float64)).mean(1)
+    found: Float64[np.ndarray, " n"] = np.maximum(size, 1e-12)
     return found
 
 
@@ -272,14 +256,6 @@ def of_all(distances: Float64[np.ndarray, " n"], check: Check | None) -> Float64
     together = STEPS * len(distances)
     share = np.sqrt(_low_quantile(STEPS) / STEPS / (_low_quantile(together) / together))
     return np.where(distances < NO_DIRECTION, share * distances, distances)
-
-
-def _outputs(
-    explainer: Explainer, points: Float[np.ndarray, "n *shape"], targets: Int[np.ndarray, " n"]
-) -> Float64[np.ndarray, " n"]:
-    fewest = explainer.capabilities.fewest_steps
-    asked = fewest if fewest != explainer.capabilities.most_steps else None
-    return np.asarray(explainer.explain(Request(points, None, targets, asked)).output, np.float64)
 
 
 def _low_quantile(freedom: int) -> float:

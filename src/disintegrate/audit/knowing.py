@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from disintegrate.audit.choosing import Choice, choose, choose_behind_softmax, rules_left
+from disintegrate.audit.described import Described
+from disintegrate.audit.ties import Beside, beside_kinks
 from disintegrate.audit.verdict import RECOVERED
 from disintegrate.audit.word import Said, contradictions, settings
 from disintegrate.errors import InvalidValue, NotPermitted
@@ -39,6 +41,7 @@ class Known:
         choice: which rule was taken where it is not known.
         notes: what a reader of the verdict must know, each a sentence.
         queries: spent on this beside the probe.
+        beside: inputs without a kink, where plans had to be tried; None where none was.
     """
 
     capabilities: Capabilities | None
@@ -48,6 +51,7 @@ class Known:
     choice: Choice | None = None
     notes: tuple[str, ...] = ()
     queries: int = 0
+    beside: Beside | None = None
 
 
 def understand(
@@ -140,10 +144,10 @@ class _Understanding:
             return Known(known, own, found, notes=notes, queries=asked)
         if at is None and self.given is None:
             return Known(None, own, found, found.baseline.evidence, notes=notes, queries=asked)
-        starts = self._starts(own)
-        if rule is None:
-            return self._chosen(known, own, starts, notes, asked)
-        return self._told(known, own, starts, notes, asked)
+        if rule is not None:
+            return self._told(known, own, notes, asked)
+        beside = self._beside(known, own)
+        return self._chosen(known, own, beside, notes, asked + beside.queries)
 
     def _settings(self, rule: str) -> Capabilities:
         allowed = self.explainer.capabilities
@@ -155,9 +159,10 @@ class _Understanding:
         low, high = min(low, float(self.inputs.min())), max(high, float(self.inputs.max()))
         return replace(known, smallest_value=low, largest_value=high)
 
-    def _starts(self, own: Float[np.ndarray, "*shape"] | None) -> Float[np.ndarray, "n *shape"]:
-        few = self.inputs[:FEW]
-        return np.zeros_like(few) if own is None else np.broadcast_to(own.astype(few.dtype), few.shape).copy()
+    def _beside(self, known: Capabilities, own: Float[np.ndarray, "*shape"] | None) -> Beside:
+        """The inputs, moved where plans that are tried at them could not be told apart by outputs."""
+        service = Described(self.explainer, known)
+        return beside_kinks(service, self.inputs, self.targets, self._all_starts(own), seed=self.seed)
 
     def _bounded_steps(self, known: Capabilities) -> tuple[Capabilities, int]:
         """The fewest steps that the service takes of a caller, which may be more than is said."""
@@ -217,7 +222,6 @@ class _Understanding:
         self,
         known: Capabilities,
         own: Float[np.ndarray, "*shape"] | None,
-        starts: Float[np.ndarray, "n *shape"],
         notes: tuple[str, ...],
         asked: int,
     ) -> Known:
@@ -226,13 +230,15 @@ class _Understanding:
         proposal = propose(known, budget=self.budget, lowest=lowest, highest=highest)
         if proposal.measure.exactness is not Exactness.EVERY_MODEL:
             return Known(known, own, self.probed, notes=notes, queries=asked)
-        found = choose(self.explainer, *self._few(), [known], starts=starts, budget=self.budget, seed=self.seed)
-        asked += found.queries
+        beside = self._beside(known, own)
+        few, starts = self._few(beside), self._all_starts(own)[:FEW]
+        found = choose(self.explainer, *few, [known], starts=starts, budget=self.budget, seed=self.seed)
+        asked += beside.queries + found.queries
         if found.tried[0].distance <= RECOVERED:
-            return Known(known, own, self.probed, notes=notes, queries=asked)
-        best = self._chosen(known, own, starts, notes, asked)
+            return Known(known, own, self.probed, notes=notes, queries=asked, beside=beside)
+        best = self._chosen(known, own, beside, notes, asked)
         if best.choice is None or best.choice.tried[0].distance >= found.tried[0].distance / 2:
-            return Known(known, own, self.probed, notes=notes, queries=best.queries)
+            return Known(known, own, self.probed, notes=notes, queries=best.queries, beside=beside)
         said = (
             f"It was said that the rule is {known.rule}, but the plan that is exact for it does not predict the "
             f"service's outputs: a distance of {found.tried[0].distance:.2g} where it would be 0."
@@ -243,12 +249,12 @@ class _Understanding:
         self,
         known: Capabilities,
         own: Float[np.ndarray, "*shape"] | None,
-        starts: Float[np.ndarray, "n *shape"],
+        beside: Beside,
         notes: tuple[str, ...],
         asked: int,
     ) -> Known:
         possible = rules_left(self.probed.possible, known)
-        asked_of, few = self.explainer, self._few()
+        asked_of, few, starts = self.explainer, self._few(beside), self._all_starts(own)[:FEW]
         fixed = known.fewest_steps == known.most_steps
         try:
             if fixed and known.output is Output.PROBABILITIES:
@@ -259,10 +265,10 @@ class _Understanding:
             evidence = f"{self.probed.rules.evidence}; {error.problem}"
             return Known(None, own, self.probed, evidence, notes=notes, queries=asked)
         notes = (*notes, choice.sentence)
-        return Known(choice.capabilities, own, self.probed, "", choice, notes, asked + choice.queries)
+        return Known(choice.capabilities, own, self.probed, "", choice, notes, asked + choice.queries, beside)
 
-    def _few(self) -> tuple[Float[np.ndarray, "n *shape"], Int[np.ndarray, " n"]]:
-        return self.inputs[:FEW], self.targets[:FEW]
+    def _few(self, beside: Beside) -> tuple[Float[np.ndarray, "n *shape"], Int[np.ndarray, " n"]]:
+        return beside.inputs[:FEW], self.targets[:FEW]
 
     def _all_starts(self, own: Float[np.ndarray, "*shape"] | None) -> Float[np.ndarray, "n *shape"]:
         zeros = np.zeros_like(self.inputs)

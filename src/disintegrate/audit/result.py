@@ -33,6 +33,7 @@ class AuditResult:
         capabilities: what the service lets its callers do, as given or as probed.
         probed: the probe's findings; None where the capabilities were given.
         proposal: the plan that was executed; None where none is known.
+        inputs: where the gradients hold: the given ones, or others close by, off a kink.
         gradient: the recovered gradient of each input; 0 where it was not observed.
         observed: coordinates that some query told of.
         distance: to the truth, or an upper estimate of it.
@@ -54,6 +55,7 @@ class AuditResult:
     capabilities: Capabilities | None
     probed: ProbeResult | None
     proposal: Proposal | None
+    inputs: Float[np.ndarray, "n *shape"]
     gradient: Float64[np.ndarray, "n *shape"]
     observed: Bool[np.ndarray, "n *shape"]
     distance: Float64[np.ndarray, " n"]

@@ -103,10 +103,13 @@ def audit(
     moved_by = 0.0
     if model is None and known.capabilities is not None:
         service, starts = Described(explainer, known.capabilities), starts_of(inputs, known.baseline)
-        beside = beside_kinks(service, inputs, targets, starts, seed=seed)
+        beside, asked = known.beside, 0
+        if beside is None:
+            beside = beside_kinks(service, inputs, targets, starts, seed=seed)
+            asked = beside.queries
         inputs, moved_by = beside.inputs, beside.moved_by
         notes = (*known.notes, beside.note) if moved_by else known.notes
-        known = replace(known, notes=notes, queries=known.queries + beside.queries)
+        known = replace(known, notes=notes, queries=known.queries + asked)
     proposal = None
     if known.capabilities is not None:
         starts = starts_of(inputs, known.baseline)
@@ -153,6 +156,7 @@ def _executed(
         capabilities=known.capabilities,
         probed=known.probed,
         proposal=proposal,
+        inputs=inputs,
         gradient=gradient,
         observed=observed,
         distance=apart,

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from disintegrate.audit.checking import resolution_of, steps_about
-from disintegrate.explainers.protocol import Capabilities, Explainer, Request
+from disintegrate.audit.checking import about, resolution_of, steps_about
+from disintegrate.audit.telling import Told
+from disintegrate.explainers.protocol import Capabilities, Explainer
 
 # Inputs and steps by which kinks are looked for; the median share of the second difference where they are there.
 FEW, STEPS, KINKED = 4, 4, 0.1
@@ -71,40 +72,26 @@ def beside_kinks(
         >>> beside_kinks(smooth, x, np.array([0, 1, 0, 1]), 0 * x).moved_by == 0
         True
     """
-    few, generator = slice(0, FEW), np.random.default_rng(seed)
+    few, generator, allowed = slice(0, FEW), np.random.default_rng(seed), explainer.capabilities
     x, b = inputs[few], starts[few]
-    fewest = explainer.capabilities.fewest_steps
-    steps = None if fewest == explainer.capabilities.most_steps else fewest
-
-    def asked(points: Float[np.ndarray, "n *shape"]) -> tuple[np.ndarray, np.ndarray]:
-        answer = explainer.explain(Request(points, None, targets[few], steps))
-        return np.asarray(answer.output, np.float64), np.asarray(answer.attribution, np.float64)
-
-    middle, attribution = asked(x)
+    told = Told(explainer, x, targets[few])
+    middle = told.outputs
     if not np.isfinite(middle).all():
-        return Beside(inputs, 0.0, len(x))
+        return Beside(inputs, 0.0, told.queries)
     moved = x.astype(np.float64) - b
     # whatever the rule, an answer divided by what was moved has about the gradient's size
-    slope = np.divide(attribution, moved, out=np.zeros(moved.shape), where=moved != 0)
-    length = steps_about(x, middle, slope, explainer.capabilities)
-    second, first = np.zeros((2, STEPS, len(x)))
-    length = length.reshape(-1, *[1] * (x.ndim - 1))
-    allowed = explainer.capabilities
-    both_ways = (x - length >= allowed.smallest_value) & (x + length <= allowed.largest_value)
-    dtype = np.dtype(allowed.dtype or inputs.dtype)
-    for number in range(STEPS):
-        way = length * generator.choice((-1.0, 1.0), x.shape) * (moved != 0) * both_ways
-        ahead, behind = (asked((x + sign * way).astype(dtype))[0] for sign in (1, -1))
-        second[number], first[number] = ahead + behind - 2 * middle, ahead - behind
-    spent = (1 + 2 * STEPS) * len(x)
+    slope = np.divide(told.attribution, moved, out=np.zeros(moved.shape), where=moved != 0)
+    signs = generator.choice((-1.0, 1.0), (STEPS, *x.shape)) * (moved != 0)
+    step = steps_about(x, middle, slope, allowed)
+    found = about(told, x, step, signs.reshape(STEPS, len(x), -1), symmetric=True)
     # three outputs of which each is rounded, and which a float32 network or a wire may round far
-    rounding = ROUNDED * resolution_of(middle, explainer.capabilities) ** 2
-    kinked = (second**2).mean(0) > KINKED**2 * (first**2).mean(0) + rounding
+    rounding = ROUNDED * resolution_of(middle, allowed) ** 2
+    kinked = (found.bent**2).mean(0) > KINKED**2 * (found.seen**2).mean(0) + rounding
     if np.median(kinked) < 1:
-        return Beside(inputs, 0.0, spent)
-    beside = _moved(explainer.capabilities, inputs, starts, generator)
+        return Beside(inputs, 0.0, told.queries)
+    beside = _moved(allowed, inputs, starts, generator)
     change = (beside.astype(np.float64) - inputs)[inputs != starts]
-    return Beside(beside, float(np.sqrt((change**2).mean())) if change.size else 0.0, spent)
+    return Beside(beside, float(np.sqrt((change**2).mean())) if change.size else 0.0, told.queries)
 
 
 def _moved(
