@@ -46,7 +46,7 @@ def test_queries_are_those_that_went_out() -> None:
         )
         asked = [line.tobytes() for request in service.requests for line in request.inputs]
         assert row.queries == len(asked)
-        assert row.inputs == len(set(asked))
+        assert row.inputs == sum(line.tobytes() in asked for line in X)
         # it only explains, so that all four outputs of an input take four queries
         assert (
             len(asked) == {Access.AS_IS: 9 // offer.queries_each * offer.queries_each, Access.OUTPUTS: 8}[offer.access]

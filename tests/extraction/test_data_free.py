@@ -103,7 +103,8 @@ def test_a_student_learns_without_data() -> None:
         extract(method, service, held_out[:0], held_out, model, name="game", budget=budget).likeness.mean_error
         for budget in (200, 40_000)
     )
-    assert long < 0.3 * short
+    # a student that did not learn would stay where 200 queries left it
+    assert long < 0.5 * short
 
 
 def test_a_game_needs_a_budget() -> None:

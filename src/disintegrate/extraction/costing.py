@@ -189,15 +189,15 @@ def costs(
                 made = extract(
                     method, offer.explainer, asked, held_out, offer.victim, name=offer.access.value, labels=labels
                 )
-                row = _cost(offer, made)
+                row = _cost(offer, made, len(asked))
             yield row
             bar.advance(1, f"{row.agreement:.1%} by {row.queries}")
 
 
-def _cost(offer: Offer, made: Extraction) -> Cost:
+def _cost(offer: Offer, made: Extraction, inputs: int) -> Cost:
     like = made.likeness
     return Cost(
-        access=offer.access, settings=offer.settings, queries=made.queries, inputs=made.points,
+        access=offer.access, settings=offer.settings, queries=made.queries, inputs=inputs,
         agreement=like.agreement, accuracy=like.accuracy, mean_error=like.mean_error, held_out=like.inputs,
         seconds=made.seconds,
     )  # fmt: skip

@@ -36,7 +36,7 @@ class Cost(_Part):
         access: what was asked.
         settings: what the owner changed, in words.
         queries: explanations, or predictions where outputs alone were asked for; one of these tells all outputs.
-        inputs: different ones that were sent.
+        inputs: given ones that were asked about.
         agreement: share of the held-out inputs where copy and model name the same class.
         accuracy: of the copy; None where there are no labels.
         mean_error: of a logit.
@@ -133,14 +133,15 @@ def read_cost(path: Path) -> CostRecord:
     if not path.is_file():
         raise UnknownName("There is no such record.", got=path, instead="Write one: disintegrate cost ... --out FILE.")
     try:
-        values = json.loads(path.read_bytes())
+        text = path.read_bytes()
+        values = json.loads(text)
         if isinstance(values, dict) and values.get("kind") == "cost" and values.get("format", FORMAT) != FORMAT:
             raise InvalidValue(
                 f"{path} was written by another version.",
                 got=f"format {values['format']}",
                 instead=f"Install a newer disintegrate: this one reads format {FORMAT}.",
             )
-        return CostRecord.model_validate(values)
+        return CostRecord.model_validate_json(text)
     except (ValidationError, ValueError, RecursionError) as error:
         if isinstance(error, InvalidValue):
             raise

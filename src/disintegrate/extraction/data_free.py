@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -61,6 +61,7 @@ class Game:
     generator_rate: float = 5e-4
 
 
+@runtime_checkable
 class Watching(Protocol):
     """Sees a student while it learns; for curves."""
 
@@ -166,7 +167,7 @@ def data_free(
             bar.advance(player.spent - before)
             if watching is not None:
                 watching(player.student, player.spent)
-    notes = {"seeking": seeking.value, "queries": player.spent, "rounds": rounds, "game": vars(game)}
+    notes: dict[str, object] = {"seeking": seeking.value, "queries": player.spent, "rounds": rounds, "game": vars(game)}
     return Copy(player.student.eval(), notes)
 
 

@@ -107,13 +107,14 @@ def lessons_of(
     else:
         answered = _recovered(explainer, repeated, targets, plan) if told is None else _predicted(told, inputs, classes)
         answered, head = _of_logits(answered, asked) if probabilities else (answered, Head.LOGITS)
-    measured = answered.measured
-    kept = learnt not in OF_OUTPUTS and measured is not None
+    gradients = None
+    if learnt not in OF_OUTPUTS and answered.measured is not None:
+        gradients = torch.tensor(answered.measured.reshape(-1, asked, *inputs.shape[1:]), dtype=torch.float32)
     return Lessons(
         torch.tensor(inputs, dtype=torch.float32),
         torch.tensor(classes),
         torch.tensor(answered.outputs.reshape(-1, asked), dtype=torch.float32),
-        torch.tensor(measured.reshape(-1, asked, *inputs.shape[1:]), dtype=torch.float32) if kept else None,
+        gradients,
         tuple(answered.positions.tolist()),
         tuple(answered.weights.tolist()),
         head,
