@@ -66,7 +66,8 @@ def taught(model: nn.Module, learnt: Learnt, *, images: int = 7, steps: int = 30
 def test_one_explained_image_teaches_a_linear_model_that_outputs_of_it_do_not() -> None:
     model = nn.Linear(5, 3)
     explained, told = taught(model, Learnt.GRADIENTS, images=1), taught(model, Learnt.LOGITS, images=1)
-    assert explained.queries == told.queries == 3
+    # one prediction tells all three outputs, of which each takes an explanation of its own
+    assert (explained.queries, told.queries) == (3, 1)
     assert explained.likeness.largest_error < 0.05
     assert told.likeness.largest_error > 0.5
 
@@ -84,7 +85,8 @@ def test_one_class_an_image_costs_one_explanation_each() -> None:
 
 
 def test_a_budget_covers_so_many_images() -> None:
-    assert taught(nn.Linear(5, 3), Learnt.LOGITS, budget=13, steps=1).points == 4
+    assert taught(nn.Linear(5, 3), Learnt.GRADIENTS, budget=13, steps=1).points == 4
+    assert taught(nn.Linear(5, 3), Learnt.LOGITS, budget=5, steps=1).points == 5
 
 
 def test_a_training_that_is_stopped_again_and_again_ends_in_the_same_weights(tmp_path: Path) -> None:
