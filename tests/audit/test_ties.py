@@ -59,7 +59,7 @@ def test_inputs_are_moved_off_ties_and_only_off_ties(wire: Wire) -> None:
 
 
 def behind_softmax(steepness: float) -> nn.Module:
-    """Next to 1 for each of the targets below, in turn, and as near 0 for the others."""
+    """Pooling behind a softmax, the more saturated the steeper it is."""
     model = pooling()
     last = nn.Linear(3, 3, bias=False)
     with torch.no_grad():
