@@ -2,7 +2,7 @@
 
 MEGEX against DFME on the paper's LeNet for MNIST at equal budgets: the student's accuracy on the test images against
 queries, three seeds each. An explanation of one class is a query, and so is a prediction of all outputs. Killed and
-started again, it goes on behind the last finished game.
+started again, it goes on behind the last finished game; games in the record already are not played again.
 """
 
 from __future__ import annotations
@@ -65,6 +65,16 @@ def play(
     return {**made.record(), "seed": seed, "seeking": seeking.value, "curve": curve}
 
 
+def kept_games(path: Path, victim: str, budget: int) -> dict[tuple[str, int], dict[str, Any]]:
+    """What a record holds of a victim and a budget; nothing where other versions made it."""
+    if not path.is_file():
+        return {}
+    record = json.loads(path.read_text())
+    if (record["victim"]["weights_sha256"], record["budget"], record["versions"]) != (victim, budget, versions()):
+        return {}
+    return {(row["seeking"], row["seed"]): row for row in record["rows"]}
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Play what has not been played yet, and write the record."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -78,13 +88,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         recipe("LeNet"), mnist.load("train"), mnist.load("test"), ROOT / "results" / "reproduction" / "models"
     )
     digits, rows = mnist.load("test"), []
+    kept = kept_games(options.out, trained.record.weights_sha256, options.budget)
     for seed in options.seeds:
         for seeking in Seeking:
             done = options.folder / f"data_free-{seeking.name}-{options.budget}-{seed}.json"
-            if not done.is_file():
+            row = kept.get((seeking.value, seed))
+            if row is None and not done.is_file():
                 row = play(seeking, trained.model, digits, options.budget, options.points, seed)
                 write_atomically(done, json.dumps(row).encode())
-            row = json.loads(done.read_text())
+            row = row or json.loads(done.read_text())
             rows.append(row)
             ends = [point["queries"] for point in row["curve"] if point["accuracy"] >= REACHED]
             row["queries_to_90_percent"] = min(ends, default=None)

@@ -382,7 +382,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             write_atomically(path, json.dumps(run(row)).encode())
             one = json.loads(path.read_text())
             figures = one.get("failure") or f"{one['median_distance']:.2g} (truly {one['true_median_distance']:.2g})"
-            mark = "right" if one["right"] else "WRONG"
+            mark = "open" if one["must_be"] is None else "right" if one["right"] else "WRONG"
             print(
                 f"{mark}: {row.name}: {one['verdict']}, must be {one['must_be']}; {figures}", one["seconds"], flush=True
             )

@@ -3,7 +3,8 @@
 The setting of the adversarial-robustness-toolbox notebook `model-stealing-demo`: MNIST, the paper's LeNet with a
 softmax as victim, the thief asks about the first images of the first 5,000 test images, and its copy is scored on the
 other 5,000. Each row is a student of the victim's architecture, from some images, by some of what the service answers.
-Stopped at any moment the study goes on behind the last step that was kept; `--seconds` stops it.
+Stopped at any moment the study goes on behind the last step that was kept; `--seconds` stops it. Rows that the record
+holds already of this victim, by these versions, are not made again.
 """
 
 from __future__ import annotations
@@ -77,9 +78,9 @@ ROWS = (
     *(Row(learnt, 50, steps=4000) for learnt in (Learnt.LABELS, Learnt.PROBABILITIES)),
     *(Row(Learnt.GRADIENTS, images, service=service) for service in ("3 digits", "2 digits", "fixed")
       for images in (10, 50)),
+    *(Row(Learnt.LOGITS, images, batch=50) for images in (250, 1000, 2500, 5000)),
+    *(Row(learnt, images, batch=50) for learnt in (Learnt.PROBABILITIES, Learnt.LABELS) for images in (250, 5000)),
     Row(Learnt.ANSWERS, 50, service="ten steps", steps=2000),
-    *(Row(learnt, images, batch=50) for images in (250, 500, 1000, 2000, 4000, 5000)
-      for learnt in (Learnt.LOGITS, Learnt.PROBABILITIES, Learnt.LABELS)),
 )  # fmt: skip
 
 
@@ -117,11 +118,36 @@ def victim_of(epochs: int) -> TrainedNetwork:
     return train(wanted, mnist.load("train"), mnist.load("test"), ROOT / "results" / folder / "models")
 
 
+def kept_rows(path: Path, victim: str) -> dict[tuple[str, int], dict[str, Any]]:
+    """What a record holds of a victim, by the row's name and its seed; nothing where other versions made it."""
+    if not path.is_file():
+        return {}
+    record = json.loads(path.read_text())
+    if (record["victim"]["weights_sha256"], record["versions"]) != (victim, versions()):
+        return {}
+    return {(row["row"], row["seed"]): row for row in record["rows"]}
+
+
+def finished(row: Row, victim: nn.Module, seed: int, stem: Path, seconds: float) -> dict[str, Any] | None:
+    """A student's record, made or read; None where time ran out before its end."""
+    done, unfinished = stem.with_suffix(".json"), stem.with_suffix(".unfinished.safetensors")
+    if not done.is_file():
+        if seconds <= 0:
+            return None
+        result = measure(row, victim, seed, Pause(unfinished, seconds))
+        if not result.complete:
+            return None
+        write_atomically(done, json.dumps(result.record()).encode())
+        unfinished.unlink(missing_ok=True)
+    made: dict[str, Any] = json.loads(done.read_text())
+    return made
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train what is not trained yet, and write the record of all that is."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=len(ROWS), help="so many of the rows, the first ones")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="of the victim; 4 is the reproduction's")
     parser.add_argument("--seconds", type=float, default=1e9)
     parser.add_argument("--folder", type=Path, default=ROOT / "results" / "studies" / "units")
@@ -131,26 +157,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     trained = victim_of(options.epochs)
     victim = nn.Sequential(trained.model, nn.Softmax(1)).eval()
     found: list[dict[str, Any]] = []
+    kept = kept_rows(options.out, trained.record.weights_sha256)
     for row in ROWS[: options.rows]:
-        for seed in range(options.seeds):
-            stem = f"student-{trained.record.weights_sha256[:12]}-{row.name}-{seed}"
-            done = options.folder / f"{stem}.json"
-            if not done.is_file():
-                left = options.seconds - (time.monotonic() - started)
-                if left <= 0:
-                    continue
-                unfinished = options.folder / f"{stem}.unfinished.safetensors"
-                result = measure(row, victim, seed, Pause(unfinished, left))
-                if not result.complete:
-                    continue
-                write_atomically(done, json.dumps(result.record()).encode())
-                unfinished.unlink(missing_ok=True)
-            record = json.loads(done.read_text())
-            found.append({"images": row.images, "classes_each": row.asked or CLASSES, "service": row.service,
-                          "seed": seed, **record})  # fmt: skip
-            like = record["likeness"]
+        for seed in options.seeds:
+            made = kept.get((row.name, seed))
+            if made is None:
+                stem = f"student-{trained.record.weights_sha256[:12]}-{row.name}-{seed}"
+                made = finished(row, victim, seed, options.folder / stem, options.seconds + started - time.monotonic())
+            if made is None:
+                continue
+            found.append({"row": row.name, "images": row.images, "classes_each": row.asked or CLASSES,
+                          "service": row.service, "seed": seed, **made})  # fmt: skip
+            like = made["likeness"]
             print(f"{row.name} seed {seed}: accuracy {like['accuracy']:.4f}, agreement {like['agreement']:.4f}, "
-                  f"{record['queries']} explanations")  # fmt: skip
+                  f"{made['queries']} explanations", flush=True)  # fmt: skip
     report: dict[str, Any] = {
         "command": "python studies/students.py",
         "victim": {"network": "LeNet", "epochs": options.epochs, "accuracy": trained.record.accuracy,

@@ -6,9 +6,7 @@ The public names stand in `__init__.pyi`; each is imported when it is asked for,
 no torch, whose import takes seconds.
 """
 
-from importlib.metadata import version
-
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
-__version__ = version("disintegrate")
+__version__ = "0.1.0"

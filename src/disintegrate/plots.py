@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator, PercentFormatter
 
 from disintegrate.audit.examples import Example, sides_of
 from disintegrate.audit.verdict import RECOVERED
@@ -19,6 +19,8 @@ from disintegrate.metrics import NO_DIRECTION
 
 INK, SOFT, LINE = "#1d2430", "#5b6675", "#d9dee6"
 BLUE, ORANGE, UNSEEN = "#2f62a8", "#b8521f", "#9aa3ae"
+# Queries whose labels do not run into each other on a logarithmic axis.
+READABLY_APART = 1.6
 # For figures around these axes: `with matplotlib.rc_context(plots.STYLE)`.
 STYLE: dict[Any, Any] = {
     "font.size": 9.0,
@@ -137,6 +139,12 @@ def cost(ax: Axes, curves: Mapping[str, Sequence[tuple[int, float]]]) -> Axes:
         queries, agreement = np.array(points, float).T
         ax.plot(queries, 1 - agreement, color=colour, marker=mark, markersize=4, linewidth=1.2, label=name)
     ax.set_xscale("log")
+    apart: list[int] = []
+    for count in sorted({count for points in curves.values() for count, _ in points}):
+        if not apart or count >= READABLY_APART * apart[-1]:
+            apart.append(count)
+    ax.set_xticks(apart, [f"{count:,}" for count in apart])
+    ax.xaxis.set_minor_locator(NullLocator())
     ax.set(xlabel="queries", ylabel="disagreement with the model", ylim=(0, None))
     ax.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     ax.legend(frameon=False, fontsize=8)

@@ -77,15 +77,6 @@ def test_a_page_never_replaces_its_record(
     assert record.read_text() == before
 
 
-@pytest.mark.parametrize("command", ["report", "compare"])
-def test_help_imports_neither_torch_nor_matplotlib(command: str) -> None:
-    script = f"import sys; sys.argv = ['disintegrate', '{command}', '--help']\nfrom disintegrate import cli\n"
-    heavy = "sum(name in sys.modules for name in ('torch', 'matplotlib', 'numpy'))"
-    check = f"try: cli.main()\nexcept SystemExit as stop: sys.exit(stop.code or {heavy})"
-    done = subprocess.run([sys.executable, "-c", script + check], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-
-
 def test_a_page_is_drawn_without_torch(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 
 from rich.text import Text
 
-from disintegrate.cli import (  # noqa: F401  each joins its commands
-    auditing,
-    costing,
-    extracting,
-    planning,
-    probing,
-    reporting,
-    reproduction,
-    serving,
-)
 from disintegrate.cli.root import app, errors
 from disintegrate.errors import DisintegrateError
+
+# Where each command is defined, in the order of `--help`. Only that of the command at hand is imported.
+MODULES = {
+    "audit": "auditing",
+    "cost": "costing",
+    "extract": "extracting",
+    "plan": "planning",
+    "probe": "probing",
+    "report": "reporting",
+    "compare": "reporting",
+    "reproduce": "reproduction",
+    "serve": "serving",
+    "new-key": "serving",
+}
 
 
 def main() -> None:
     """Run the command line; one sentence instead of a traceback."""
+    named = [MODULES[word] for word in sys.argv[1:2] if word in MODULES]
+    for module in dict.fromkeys(named or MODULES.values()):
+        import_module(f"disintegrate.cli.{module}")
     try:
         app()
     except DisintegrateError as error:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as RichProgress
 
 from disintegrate import __version__
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 app = typer.Typer(
     help="Does an explanation endpoint give away the model's gradient, and so the model?",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # a third of the time of `--help` would go to importing what draws its boxes
+    context_settings={"max_content_width": 120},
 )
 errors = Console(stderr=True)
 
@@ -46,7 +49,7 @@ def names_endpoint(target: str) -> bool:
 class Bar:
     """One bar on the terminal."""
 
-    def __init__(self, progress: RichProgress, description: str, total: int) -> None:
+    def __init__(self, progress: Progress, description: str, total: int) -> None:
         self.progress = progress
         self.bar = progress.add_task(description, total=total, note="")
 
@@ -58,7 +61,7 @@ class Bar:
 class Bars:
     """Bars on the terminal, one below the other."""
 
-    def __init__(self, progress: RichProgress) -> None:
+    def __init__(self, progress: Progress) -> None:
         self.progress = progress
 
     def task(self, description: str, total: int) -> Bar:
@@ -72,6 +75,8 @@ STOPPED = "Stopped. Finished epochs and units are kept; the same command goes on
 @contextmanager
 def bars(stopped: str = STOPPED) -> Iterator[Bars]:
     """Bars while a command works; Ctrl-C ends it with a sentence."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -80,7 +85,7 @@ def bars(stopped: str = STOPPED) -> Iterator[Bars]:
         TextColumn("{task.fields[note]}"),
     )
     try:
-        with RichProgress(*columns, console=errors) as progress:
+        with Progress(*columns, console=errors) as progress:
             yield Bars(progress)
     except KeyboardInterrupt:
         errors.print(stopped)
