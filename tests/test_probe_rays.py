@@ -13,9 +13,9 @@ from disintegrate.probe.asking import Asker
 from disintegrate.probe.baseline import polish, solve
 from disintegrate.probe.design import telling_scales
 from disintegrate.probe.explore import explore
-from disintegrate.probe.ray import Origin, Ray, first_kink
+from disintegrate.probe.ray import WITHIN, Origin, Ray, first_kink
 from disintegrate.probe.staircase import Readings, patterns, readings
-from disintegrate.probe.steer import steered
+from disintegrate.probe.steer import BEFORE, BEHIND, MIDWAY, PLATEAU, _nearer, steered
 from disintegrate.progress import SILENT
 from disintegrate.rules import rule_named
 
@@ -55,6 +55,27 @@ def test_a_turned_ray_meets_one_kink_where_it_is_expected(seed: int) -> None:
     assert turned is not ray
     assert abs(kinks[0] / near - 1) < 0.25
     assert kinks[1] > 1.5 * kinks[0]
+
+
+@pytest.mark.parametrize(("rule", "steps"), [("riemann_right", 50), ("captum_riemann_left", 4), ("midpoint", 20)])
+def test_the_first_crossing_of_a_nearer_kink_is_found_not_the_last(rule: str, steps: int) -> None:
+    weight = torch.zeros(2, SIZE)
+    weight[0, 0] = weight[1, 1] = 1.0
+    quadrature = rule_named(rule)(steps)
+    nodes = quadrature.nodes[(quadrature.nodes > 0) & (quadrature.weights != 0)]
+    for last in (0.2, 0.4, 0.6):  # where the nearer unit's kink shows last, in units of the other one's place
+        kink = last * nodes.min()
+        units, output = nn.Linear(SIZE, 2), nn.Linear(2, 1)
+        with torch.no_grad():
+            units.weight.copy_(weight)
+            units.bias.copy_(torch.tensor([-kink, -1.0]))
+            output.weight.fill_(1.0)
+        asker = _asker(nn.Sequential(units, nn.ReLU(), output), np.zeros(SIZE, np.float32), rule, steps)
+        asker.learn_wire()
+        ray = Ray(asker, Origin(np.zeros(SIZE), np.zeros(SIZE)), np.eye(SIZE)[:2].sum(0), 0)
+        ray.ask([PLATEAU, MIDWAY, BEFORE, BEHIND])
+        found = ray.bisected(_nearer(ray, 1.0), WITHIN)
+        assert found.low <= kink / nodes.max() <= found.high
 
 
 def _answers(

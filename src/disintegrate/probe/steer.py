@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float64
 
-from disintegrate.probe.ray import TIED, WITHIN, Bracket, Ray
+from disintegrate.probe.ray import SHRINK, TIED, WITHIN, Bracket, Ray
 
 TURNS = 3
 PLATEAU, MIDWAY, BEFORE, BEHIND = 0.15, 0.35, 0.7, 1.5
@@ -21,6 +21,8 @@ CLOSE = 1.06
 FAINT = 0.35
 # How much of the change may come before the kink that is expected.
 NEARER = 0.5
+# How often answers are asked further in before a nearer kink is taken to begin where they change.
+LOOKS = 3
 # Squares of the jump over those of its noise from which on its direction is known.
 CLEAR = 4.0
 # How far from the baseline, in units of a typical coordinate, float32 places a kink to a thousandth.
@@ -56,8 +58,25 @@ def steered(ray: Ray, bracket: Bracket) -> tuple[Ray, float]:
                 turned.scatter = turned.size(before) / np.sqrt(2) / size
             return turned, near
         # another unit lies nearer: it is the next to turn to
-        ray, bracket = turned, turned.bisected(Bracket(PLATEAU * near, BEFORE * near), WITHIN)
+        ray, bracket = turned, turned.bisected(_nearer(turned, near), WITHIN)
     return ray, bracket.high
+
+
+def _nearer(ray: Ray, near: float) -> Bracket:
+    """Where the answers first change before the kink that is expected.
+
+    A kink shows once for each node, last where the first node meets it; what was asked before may lie between.
+    """
+    low, high = PLATEAU * near, BEFORE * near
+    row = int(np.argmin(np.abs(np.array(ray.scales) - low)))
+    for _ in range(LOOKS):
+        # where the gradient drifts, it takes one answer more to see a line
+        ray.ask(low * SHRINK ** np.arange(1, 3 if ray.drifting else 2))
+        inner = len(ray.scales) - (2 if ray.drifting else 1)
+        if not ray.shows(ray.news(row, inner)):
+            break
+        low, high, row = ray.scales[inner], low, inner
+    return Bracket(low, high)
 
 
 def _jump(ray: Ray, bracket: Bracket) -> Float64[np.ndarray, " d"] | None:
