@@ -5,9 +5,8 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-from rich.text import Text
-
-from disintegrate.cli.root import app, errors
+from disintegrate.cli.root import app
+from disintegrate.cli.terminal import errors
 from disintegrate.errors import DisintegrateError
 
 # Where each command is defined, in the order of `--help`. Only that of the command at hand is imported.
@@ -33,5 +32,7 @@ def main() -> None:
     try:
         app()
     except DisintegrateError as error:
-        errors.print(Text.assemble(("Error: ", "bold red"), str(error)), soft_wrap=True)
+        from rich.text import Text
+
+        errors().print(Text.assemble(("Error: ", "bold red"), str(error)), soft_wrap=True)
         sys.exit(error.exit_code)

@@ -5,12 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-
 from disintegrate.cli.planning import steps_of
 from disintegrate.cli.root import bars
+from disintegrate.cli.terminal import new_table, screen
 
 if TYPE_CHECKING:
     from disintegrate.audit import LogAudit
@@ -40,10 +37,10 @@ def print_log(found: LogAudit) -> None:
     """The verdict, and the rows that give away most."""
     from disintegrate.measure import Exactness
 
-    console = Console()
+    console = screen()
     console.print(found.judgement.sentence, style="bold", highlight=False)
     apart = "distance" if found.check is not None else "distance to expect"
-    table = Table("row", "target", apart, "exact for", "rows on its ray", box=SIMPLE_HEAD, pad_edge=False)
+    table = new_table("row", "target", apart, "exact for", "rows on its ray")
     order = sorted(range(len(found.rows)), key=lambda row: (found.distance[row], row))
     for number in order[:SHOWN]:
         row = found.rows[number]

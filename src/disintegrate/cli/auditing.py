@@ -10,9 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
 
 from disintegrate.cli.audit_log import audited_log, print_log
 from disintegrate.cli.audit_targets import Asked, Subject, Words, subject_of
@@ -20,6 +17,7 @@ from disintegrate.cli.engines import Asking, EngineName
 from disintegrate.cli.reporting import write_page
 from disintegrate.cli.root import Bars, app, bars
 from disintegrate.cli.settings_file import read_flags
+from disintegrate.cli.terminal import new_table, screen
 from disintegrate.errors import InvalidValue
 
 if TYPE_CHECKING:
@@ -222,8 +220,8 @@ def _remedies(subject: Subject, found: AuditResult, budget: int, seed: int, prog
 def _print_remedies(stops: tuple[Stop, ...]) -> None:
     if not stops:
         return
-    table = Table("what the owner does", "verdict", "median distance", "queries", "the paper's formula",
-                  "rank correlation", "top tenth kept", box=SIMPLE_HEAD, pad_edge=False)  # fmt: skip
+    table = new_table("what the owner does", "verdict", "median distance", "queries", "the paper's formula",
+                  "rank correlation", "top tenth kept")  # fmt: skip
     for stop in stops:
         judgement, shown = stop.judgement, stop.explanation
         worth = (f"{shown.rank_correlation:.3f}", f"{shown.top_overlap:.0%}") if shown else ("", "")
@@ -231,18 +229,18 @@ def _print_remedies(stops: tuple[Stop, ...]) -> None:
         formula = f"{stop.paper.judgement.verdict.value} {stop.paper.equation}"
         queries = str(judgement.queries_per_gradient)
         table.add_row(stop.words, verdict, f"{judgement.median_distance:.2g}", queries, formula, *worth)
-    Console().print(table)
+    screen().print(table)
     if asked := sum(stop.queries for stop in stops):
-        Console().print(f"What hangs on the model was tried on the endpoint itself, by {asked} queries.")
+        screen().print(f"What hangs on the model was tried on the endpoint itself, by {asked} queries.")
 
 
 def _print(found: AuditResult) -> None:
-    console = Console()
+    console = screen()
     style = {"leaks": "bold red", "partly": "bold yellow", "not shown": "bold"}[found.judgement.verdict.value]
     console.print(found.judgement.sentence, style=style, highlight=False)
     for note in found.notes:
         console.print(note, highlight=False)
-    table = Table(show_header=False, box=SIMPLE_HEAD, pad_edge=False)
+    table = new_table(header=False)
     rows = {"queries spent": str(found.queries)}
     if found.capabilities is not None:
         rows |= {"rule": found.capabilities.rule, "steps": str(found.capabilities.own_steps)}

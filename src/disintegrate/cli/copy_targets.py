@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from disintegrate.cli.planning import capabilities_of
-from disintegrate.cli.root import errors, names_endpoint
+from disintegrate.cli.root import names_endpoint
+from disintegrate.cli.terminal import errors
 from disintegrate.errors import InvalidValue, NotPermitted
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def _endpoint(target: str, allowed: Capabilities, reached: Reached, held: ExitSt
     kept = held.enter_context(Journal(reached.journal))
     counts = kept.counts()
     if counts.answered or counts.in_doubt:
-        errors.print(f"The journal holds {counts.answered} answers; {counts.in_doubt} queries are in doubt.")
+        errors().print(f"The journal holds {counts.answered} answers; {counts.in_doubt} queries are in doubt.")
     return Copied(careful(remote, kept, target))
 
 

@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
 
 from disintegrate.cli.copy_targets import Copied, Points, Reached, Settings, copied, points, untrained
 from disintegrate.cli.root import Bars, app, bars
+from disintegrate.cli.terminal import new_table, screen
 from disintegrate.errors import InvalidValue
 
 if TYPE_CHECKING:
@@ -170,8 +168,8 @@ def _draw(found: CostRecord, picture: Path) -> None:
 
 
 def _print(found: CostRecord) -> None:
-    console = Console()
-    table = Table(box=SIMPLE_HEAD, title=f"What a copy of {found.target} costs, as {found.student}")
+    console = screen()
+    table = new_table(title=f"What a copy of {found.target} costs, as {found.student}")
     for name in ("asked for", "queries", "inputs", "agreement", "accuracy", *(["price"] if found.price else [])):
         table.add_column(name, justify="left" if name == "asked for" else "right")
     for row in found.rows:

@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from disintegrate.cli.root import errors
+from disintegrate.cli.terminal import errors
 
 if TYPE_CHECKING:
     from torch import nn
@@ -120,7 +120,7 @@ def _journal(target: str, named: Path | None) -> Iterator[Journal]:
             counts = journal.counts()
             if counts.answered or counts.in_doubt:
                 note = f"{path} holds {counts.answered} answers; {counts.in_doubt} queries are in doubt."
-                errors.print(
+                errors().print(
                     f"{note} After a change of the service, give another journal.", highlight=False, soft_wrap=True
                 )
             try:

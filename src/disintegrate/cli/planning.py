@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
 
 from disintegrate.cli.root import app
+from disintegrate.cli.terminal import new_table, screen
 from disintegrate.errors import InvalidValue, UnknownName
 
 if TYPE_CHECKING:
@@ -111,11 +109,11 @@ def _print_proposal(found: Proposal) -> None:
     from disintegrate.report.findings import number
     from disintegrate.report.ray import measure_text
 
-    table = Table("coefficient", "from", "to", "steps", box=SIMPLE_HEAD, pad_edge=False)
+    table = new_table("coefficient", "from", "to", "steps")
     for term in found.plan:
         ends = (f"{term.query.start:.9g}", f"{term.query.stop:.9g}")
         table.add_row(f"{term.coefficient:.9g}", *ends, str(term.query.steps))
-    console = Console()
+    console = screen()
     count = "1 query" if len(found.plan) == 1 else f"{len(found.plan)} queries"
     console.print(f"[bold]{_sentence(found.way.value)}[/bold] {count} for each input:")
     console.print(table)

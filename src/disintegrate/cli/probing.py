@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
 
 from disintegrate.cli.root import app, bars, names_endpoint
+from disintegrate.cli.terminal import new_table, screen
 
 if TYPE_CHECKING:
     import numpy as np
@@ -95,9 +93,9 @@ def _probe(service: Explainer, inputs: np.ndarray, targets: np.ndarray, budget: 
 
 
 def _print_findings(found: ProbeResult) -> None:
-    table = Table("finding", "value", "evidence", box=SIMPLE_HEAD, pad_edge=False)
+    table = new_table("finding", "value", "evidence")
     for name, entry in found.record()["findings"].items():
         value = "unknown" if entry["value"] is None else str(entry["value"])
         table.add_row(name, value, entry["evidence"])
-    Console().print(table)
+    screen().print(table)
     print(f"{found.queries} queries.")

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
 
 from disintegrate.cli.root import app
+from disintegrate.cli.terminal import new_table, screen
 from disintegrate.errors import InvalidValue
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from disintegrate.report.comparison import Comparison, Row
 
 
@@ -77,7 +77,7 @@ def write_page(path: Path, text: str, *, beside: tuple[Path, ...] = ()) -> None:
 
 
 def _print(found: Comparison) -> None:
-    console = Console()
+    console = screen()
     console.print(found.sentence, style="bold", highlight=False)
     for caution in found.cautions:
         console.print(caution, style="yellow", highlight=False)
@@ -87,7 +87,7 @@ def _print(found: Comparison) -> None:
 
 
 def _table(heading: str, rows: tuple[Row, ...]) -> Table:
-    table = Table(heading, "A", "B", box=SIMPLE_HEAD, pad_edge=False)
+    table = new_table(heading, "A", "B")
     for row in rows:
         table.add_row(row.name, row.first or "-", row.second or "-", style="bold" if row.changed else "")
     return table

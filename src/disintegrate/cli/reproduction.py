@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
 
 from disintegrate.cli.root import app, bars
+from disintegrate.cli.terminal import new_table, screen
 
 if TYPE_CHECKING:
     from disintegrate.paper.reproduce import Reproduction
@@ -60,12 +58,12 @@ def _print_tables(done: Reproduction) -> None:
     from disintegrate.report.findings import number
     from disintegrate.report.page import TABLE_TITLES
 
-    console = Console()
+    console = screen()
     cells = [record for record in done.records if isinstance(record, Cell)]
     for name, title in TABLE_TITLES.items():
         ours = name == "one_query"
         columns = ("plan" if ours else "paper", "mean", "median", "90 %", "> 0.1")
-        table = Table("network", *columns, title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+        table = new_table("network", *columns, title=title)
         for column in table.columns:
             column.no_wrap = column.header != "plan"
         for cell in (cell for cell in cells if cell.table == name):

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from disintegrate import __version__
+from disintegrate.cli.terminal import errors
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -22,7 +22,6 @@ app = typer.Typer(
     rich_markup_mode=None,  # a third of the time of `--help` would go to importing what draws its boxes
     context_settings={"max_content_width": 120},
 )
-errors = Console(stderr=True)
 
 
 def _print_version(wanted: bool) -> bool:
@@ -85,8 +84,8 @@ def bars(stopped: str = STOPPED) -> Iterator[Bars]:
         TextColumn("{task.fields[note]}"),
     )
     try:
-        with Progress(*columns, console=errors) as progress:
+        with Progress(*columns, console=errors()) as progress:
             yield Bars(progress)
     except KeyboardInterrupt:
-        errors.print(stopped)
+        errors().print(stopped)
         raise typer.Exit(130) from None
