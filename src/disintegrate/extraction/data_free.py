@@ -185,8 +185,8 @@ class _Player:
             seeking,
             with_output(plan),
         )
-        self.learning = torch.optim.Adam(student.parameters(), lr=game.student_rate)
-        self.seeking_more = torch.optim.Adam(generator.parameters(), lr=game.generator_rate)
+        self.learning = torch.optim.Adam(student.parameters(), lr=game.student_rate, fused=True)
+        self.seeking_more = torch.optim.Adam(generator.parameters(), lr=game.generator_rate, fused=True)
         self.probabilities = explainer.capabilities.output is Output.PROBABILITIES
         self.predictor = predictor_of(explainer)
         self.outputs_cost = 1 if self.predictor is not None else classes

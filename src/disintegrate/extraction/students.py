@@ -139,7 +139,7 @@ def _trained(
     progress: Progress,
 ) -> bool:
     """Train in place; whether it came to its end."""
-    optimizer = torch.optim.Adam(made.parameters(), lr=training.learning_rate)
+    optimizer = torch.optim.Adam(made.parameters(), lr=training.learning_rate, fused=True)
     done = 0 if pause is None else _restored(pause.path, made, optimizer)
     bar = progress.task(f"student of {learnt.value}", training.steps)
     bar.advance(done)
