@@ -177,6 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                    "weights_sha256": trained.record.weights_sha256},
         "threads": torch.get_num_threads(),
         "versions": versions(),
+        "complete": len(found) == len(ROWS) * len(options.seeds),
         "rows": found,
     }  # fmt: skip
     write_atomically(options.out, (json.dumps(report, indent=1) + "\n").encode())

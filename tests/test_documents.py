@@ -6,6 +6,8 @@ import tomllib
 from pathlib import Path
 from types import ModuleType
 
+import pytest
+
 import disintegrate
 from disintegrate.paper.records import Cell, load_run
 
@@ -48,3 +50,29 @@ def test_the_tables_of_the_documents_are_those_of_the_committed_records() -> Non
 def test_the_cost_of_a_copy_is_that_of_the_committed_record() -> None:
     document = (ROOT / "docs" / "what-a-copy-costs.md").read_text()
     assert script("extraction").block() in document, "run `python docs/extraction.py`"
+
+
+def _student(name: str, images: int, queries: int, agreement: float, seed: int) -> dict[str, object]:
+    return {"row": f"{name}-{images}", "name": name, "images": images, "classes_each": 1, "service": "open",
+            "seed": seed, "queries": queries, "likeness": {"accuracy": agreement, "agreement": agreement}}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("outputs", "told"),
+    [
+        ({100: 0.90, 1000: 0.98}, "not by 1,000 predictions: more than 4 times as many"),
+        ({500: 0.98, 750: 0.991, 1000: 0.995}, "by 750 predictions: 3 times as many"),
+    ],
+)
+def test_the_headline_tells_the_fewest_queries_with_explanations_and_without(
+    outputs: dict[int, float], told: str
+) -> None:
+    writer = script("copies")
+    rows = [_student(writer.GRADIENTS, 250, 250, agreement, seed) for seed, agreement in enumerate((0.991, 0.993))]
+    rows += [_student(writer.GRADIENTS, 50, 200, agreement, seed) for seed, agreement in enumerate((0.991, 0.983))]
+    rows += [_student("logits", images, images, agreement, 0) for images, agreement in outputs.items()]
+    headline = writer.headline({"command": "python studies/students.py", "rows": rows})
+    assert "after 250 queries** (250 images, one class each; mean agreement 99.20%)" in headline
+    assert f"without them {told}." in headline
+    rows = [_student(writer.GRADIENTS, 250, 250, 0.989, 0)]
+    assert writer.headline({"command": "", "rows": [*rows, _student("logits", 9, 9, 0.5, 0)]}).startswith("No student")
