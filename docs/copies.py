@@ -29,7 +29,8 @@ SERVICES = {
     "open": "as it computes",
     "3 digits": "rounded to 3 significant digits",
     "2 digits": "rounded to 2 significant digits",
-    "fixed": "everything fixed at 50 steps, the planner's estimate",
+    "fixed": "rule, steps and baseline fixed at 50 steps",
+    "within": "the same, and points beyond a true input refused",
     "ten steps": "ten steps, raw answers without recovery",
 }
 Record = Mapping[str, Any]

@@ -49,7 +49,8 @@ class Row:
         learnt: what of the answers it learns.
         images: that are asked about.
         asked: classes explained at each; None for all.
-        service: `open`, `3 digits`, `2 digits`, or `fixed` for a service whose callers set nothing.
+        service: `open`, `3 digits`, `2 digits`, `fixed` for one whose callers set nothing but the input, `within` for
+            one that besides refuses points beyond a true input, `ten steps` for raw answers.
         steps: of the training.
         batch: inputs in each.
     """
@@ -78,6 +79,7 @@ ROWS = (
     *(Row(learnt, 50, steps=4000) for learnt in (Learnt.LABELS, Learnt.PROBABILITIES)),
     *(Row(Learnt.GRADIENTS, images, service=service) for service in ("3 digits", "2 digits", "fixed")
       for images in (10, 50)),
+    Row(Learnt.GRADIENTS, 50, service="within"),
     *(Row(Learnt.LOGITS, images, batch=50) for images in (250, 1000, 2500, 5000)),
     *(Row(learnt, images, batch=50) for learnt in (Learnt.PROBABILITIES, Learnt.LABELS) for images in (250, 5000)),
     Row(Learnt.ANSWERS, 50, service="ten steps", steps=2000),
@@ -86,8 +88,9 @@ ROWS = (
 
 def service_of(name: str, model: nn.Module) -> tuple[Explainer, Plan | Proposal]:
     """A service and the plan that it is asked by."""
-    if name == "fixed":
-        return LocalExplainer(model, FIXED), propose(replace(FIXED, output=Output.LOGITS))
+    if name in ("fixed", "within"):
+        allowed = replace(FIXED, furthest=1.0) if name == "within" else FIXED
+        return LocalExplainer(model, allowed), propose(allowed)
     if name == "ten steps":
         return LocalExplainer(model, OPEN), Plan([(1.0, Query(0, 1, 10))])
     local = LocalExplainer(model, OPEN)
