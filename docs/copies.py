@@ -49,11 +49,11 @@ def students(record: Record) -> str:
     ]
     for rows in _students(record):
         first = rows[0]
-        service = SERVICES[first["service"]] if first["name"] not in OUTPUTS else "predicts"
-        classes = first["classes_each"] if first["name"] not in OUTPUTS else "all"
+        service = SERVICES[first["service"]] if first["method"] not in OUTPUTS else "predicts"
+        classes = first["classes_each"] if first["method"] not in OUTPUTS else "all"
         scores = [_spread([row["likeness"][score] for row in rows]) for score in ("accuracy", "agreement")]
         lines.append(
-            f"| {first['name']} | {service} | {first['images']} | {classes} | {first['queries']} | "
+            f"| {first['method']} | {service} | {first['images']} | {classes} | {first['queries']} | "
             f"{' | '.join(scores)} | {len(rows)} |"
         )
     return "\n".join([*lines, "", _source(record, "students.json")])
@@ -97,15 +97,16 @@ def without_data(record: Record) -> str:
         reached = row["queries_to_90_percent"]
         told = "not reached" if reached is None else f"{reached:,} queries"
         like = row["likeness"]
-        lines.append(f"| {row['name']} | {row['seed']} | {like['accuracy']:.3f} | {like['agreement']:.3f} | {told} |")
+        lines.append(
+            f"| {row['seeking']} | {row['seed']} | {like['accuracy']:.3f} | {like['agreement']:.3f} | {told} |"
+        )
     return "\n".join([*lines, "", _source(record, "data_free.json")])
 
 
 def headline(record: Record) -> str:
     """The README's: queries until the copy agrees with its model at 99 % of inputs, with explanations and without."""
-    told = {kind: _fewest(record, names) for kind, names in (("with", (GRADIENTS,)), ("without", OUTPUTS))}
-    most = max(row["queries"] for row in record["rows"] if row["name"] in OUTPUTS)
-    lead, without = told["with"], told["without"]
+    lead, without = _fewest(record, (GRADIENTS,)), _fewest(record, OUTPUTS)
+    most = max(row["queries"] for row in record["rows"] if row["method"] in OUTPUTS)
     if lead is None:
         return f"No student reached {LIKE:.0%} agreement."
     images, queries = lead[0]["images"], lead[0]["queries"]
@@ -127,7 +128,7 @@ def copies_figure(known: Record, games: Record, peers: Record | None) -> Figure:
     figure = Figure(figsize=(8.4, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     for label, names, mark in (("with explanations", (GRADIENTS,), "o"), ("outputs alone", OUTPUTS, "s")):
-        groups = [rows for rows in _students(known) if rows[0]["name"] in names and rows[0]["service"] == "open"]
+        groups = [rows for rows in _students(known) if rows[0]["method"] in names and rows[0]["service"] == "open"]
         best: dict[int, float] = {}
         for rows in groups:
             best[rows[0]["queries"]] = max(best.get(rows[0]["queries"], 0), _mean(rows, "accuracy"))
@@ -139,8 +140,8 @@ def copies_figure(known: Record, games: Record, peers: Record | None) -> Figure:
         left.plot(*zip(*sorted(best.items()), strict=True), marker="^", markersize=4, linewidth=1.2, label="toolbox")
     left.axhline(known["victim"]["accuracy"], linewidth=0.8, linestyle=":", color="0.4")
     _dressed(left, "from images of its kind")
-    for name, colour in zip(sorted({row["name"] for row in games["rows"]}), ("C1", "C0"), strict=False):
-        for number, row in enumerate(row for row in games["rows"] if row["name"] == name):
+    for name, colour in zip(sorted({row["seeking"] for row in games["rows"]}), ("C0", "C1"), strict=True):
+        for number, row in enumerate(row for row in games["rows"] if row["seeking"] == name):
             points = [(point["queries"], point["accuracy"]) for point in row["curve"]]
             right.plot(*zip(*points, strict=True), color=colour, linewidth=1.2, label=None if number else name)
     right.axhline(0.9, linewidth=0.8, linestyle=":", color="0.4")
@@ -165,7 +166,7 @@ def _students(record: Record) -> Iterable[list[Record]]:
 
 def _fewest(record: Record, names: tuple[str, ...]) -> list[Record] | None:
     """The cheapest student of a service as it computes that agrees well enough; None where there is none."""
-    able = [rows for rows in _students(record) if rows[0]["name"] in names and rows[0]["service"] == "open"
+    able = [rows for rows in _students(record) if rows[0]["method"] in names and rows[0]["service"] == "open"
             and _mean(rows, "agreement") >= LIKE]  # fmt: skip
     return min(able, key=lambda rows: int(rows[0]["queries"]), default=None)
 
@@ -206,19 +207,24 @@ def block(name: str) -> str:
     return f"<!-- {name}: docs/copies.py -->\n{body}\n<!-- end of {name} -->"
 
 
+def finished(record: str) -> Record | None:
+    """A record of `results/`; None where its study has not come to its end."""
+    path = RESULTS / record
+    found: Record = json.loads(path.read_text()) if path.is_file() else {"complete": False}
+    return found if found.get("complete", True) else None
+
+
 def main() -> None:
-    """Write all blocks whose record is there, and the picture; a study that was stopped is not drawn."""
+    """Write all blocks whose study has come to its end, and the picture."""
     for name, (document, record, _) in BLOCKS.items():
-        if not (RESULTS / record).is_file() or not json.loads((RESULTS / record).read_text()).get("complete", True):
-            continue
-        begin, end = block(name).splitlines()[0], f"<!-- end of {name} -->"
-        before, rest = document.read_text().split(begin)
-        document.write_text(before + block(name) + rest.split(end)[1])
-    known, games, peers = (RESULTS / name for name in ("students.json", "data_free.json", "toolbox.json"))
-    if known.is_file() and games.is_file():
-        others = json.loads(peers.read_text()) if peers.is_file() else None
+        if finished(record) is not None:
+            begin, end = block(name).splitlines()[0], f"<!-- end of {name} -->"
+            before, rest = document.read_text().split(begin)
+            document.write_text(before + block(name) + rest.split(end)[1])
+    known, games = finished("students.json"), finished("data_free.json")
+    if known is not None and games is not None:
         with mpl.rc_context({**STYLE, "figure.facecolor": "white"}):
-            figure = copies_figure(json.loads(known.read_text()), json.loads(games.read_text()), others)
+            figure = copies_figure(known, games, finished("toolbox.json"))
             figure.savefig(DOCS / PICTURE, metadata={"Date": None})
 
 

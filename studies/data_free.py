@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from kept import kept_rows
 from torch import nn
 
 from disintegrate import Capabilities, LocalExplainer, single_step
@@ -65,16 +66,6 @@ def play(
     return {**made.record(), "seed": seed, "seeking": seeking.value, "curve": curve}
 
 
-def kept_games(path: Path, victim: str, budget: int) -> dict[tuple[str, int], dict[str, Any]]:
-    """What a record holds of a victim and a budget; nothing where other versions made it."""
-    if not path.is_file():
-        return {}
-    record = json.loads(path.read_text())
-    if (record["victim"]["weights_sha256"], record["budget"], record["versions"]) != (victim, budget, versions()):
-        return {}
-    return {(row["seeking"], row["seed"]): row for row in record["rows"]}
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Play what has not been played yet, and write the record."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -88,7 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         recipe("LeNet"), mnist.load("train"), mnist.load("test"), ROOT / "results" / "reproduction" / "models"
     )
     digits, rows = mnist.load("test"), []
-    kept = kept_games(options.out, trained.record.weights_sha256, options.budget)
+    victim = {"network": "LeNet", "accuracy": trained.record.accuracy, "weights_sha256": trained.record.weights_sha256}
+    made = kept_rows(options.out, victim=victim, budget=options.budget)
+    kept = {(row["seeking"], row["seed"]): row for row in made}
     for seed in options.seeds:
         for seeking in Seeking:
             done = options.folder / f"data_free-{seeking.name}-{options.budget}-{seed}.json"
@@ -105,8 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                   f"0.90 at {row['queries_to_90_percent']}", flush=True)  # fmt: skip
     record = {
         "command": f"python studies/data_free.py {' '.join(sys.argv[1:])}".strip(),
-        "victim": {"network": "LeNet", "accuracy": trained.record.accuracy,
-                   "weights_sha256": trained.record.weights_sha256},
+        "victim": victim,
         "budget": options.budget, "test_images": len(digits.labels), "threads": torch.get_num_threads(),
         "versions": versions(), "rows": rows,
     }  # fmt: skip

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from kept import kept_rows
 from torch import nn
 
 from disintegrate import Capabilities, Explainer, LocalExplainer, Output, Wire, Wired, propose, single_step
@@ -121,16 +122,6 @@ def victim_of(epochs: int) -> TrainedNetwork:
     return train(wanted, mnist.load("train"), mnist.load("test"), ROOT / "results" / folder / "models")
 
 
-def kept_rows(path: Path, victim: str) -> dict[tuple[str, int], dict[str, Any]]:
-    """What a record holds of a victim, by the row's name and its seed; nothing where other versions made it."""
-    if not path.is_file():
-        return {}
-    record = json.loads(path.read_text())
-    if (record["victim"]["weights_sha256"], record["versions"]) != (victim, versions()):
-        return {}
-    return {(row["row"], row["seed"]): row for row in record["rows"]}
-
-
 def finished(row: Row, victim: nn.Module, seed: int, stem: Path, seconds: float) -> dict[str, Any] | None:
     """A student's record, made or read; None where time ran out before its end."""
     done, unfinished = stem.with_suffix(".json"), stem.with_suffix(".unfinished.safetensors")
@@ -160,7 +151,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     trained = victim_of(options.epochs)
     victim = nn.Sequential(trained.model, nn.Softmax(1)).eval()
     found: list[dict[str, Any]] = []
-    kept = kept_rows(options.out, trained.record.weights_sha256)
+    told = {"network": "LeNet", "epochs": options.epochs, "accuracy": trained.record.accuracy,
+            "weights_sha256": trained.record.weights_sha256}  # fmt: skip
+    kept = {(row["row"], row["seed"]): row for row in kept_rows(options.out, victim=told)}
     for row in ROWS[: options.rows]:
         for seed in options.seeds:
             made = kept.get((row.name, seed))
@@ -176,8 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                   f"{made['queries']} explanations", flush=True)  # fmt: skip
     report: dict[str, Any] = {
         "command": "python studies/students.py",
-        "victim": {"network": "LeNet", "epochs": options.epochs, "accuracy": trained.record.accuracy,
-                   "weights_sha256": trained.record.weights_sha256},
+        "victim": told,
         "threads": torch.get_num_threads(),
         "versions": versions(),
         "complete": len(found) == len(ROWS) * len(options.seeds),

@@ -1,6 +1,7 @@
 """The README's figures are those of the records; versions agree everywhere."""
 
 import importlib.util
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -52,8 +53,27 @@ def test_the_cost_of_a_copy_is_that_of_the_committed_record() -> None:
     assert script("extraction").block() in document, "run `python docs/extraction.py`"
 
 
+def test_every_student_of_the_committed_record_has_its_line_with_its_own_mean() -> None:
+    writer = script("copies")
+    record = json.loads((ROOT / "results" / "students.json").read_text())
+    table = writer.students(record)
+    assert table.count("\n| ") == 1 + len({row["row"] for row in record["rows"]})
+    scores = [row["likeness"]["accuracy"] for row in record["rows"] if row["row"] == "gradients-50-all-open-4000x10"]
+    line = next(line for line in table.splitlines() if " | as it computes | 50 | 10 | 500 | " in line)
+    assert f"**{sum(scores) / len(scores):.4f}** ({min(scores):.4f} to {max(scores):.4f})" in line
+    assert writer.finished("students.json") == (record if record["complete"] else None)
+
+
+def test_the_blocks_of_copies_have_their_places() -> None:
+    writer = script("copies")
+    for name, (document, record, _) in writer.BLOCKS.items():
+        text = document.read_text()
+        assert text.count(f"<!-- {name}: docs/copies.py -->") == text.count(f"<!-- end of {name} -->") == 1
+        assert writer.finished(record) is None or writer.block(name) in text, "run `python docs/copies.py`"
+
+
 def _student(name: str, images: int, queries: int, agreement: float, seed: int) -> dict[str, object]:
-    return {"row": f"{name}-{images}", "name": name, "images": images, "classes_each": 1, "service": "open",
+    return {"row": f"{name}-{images}", "method": name, "images": images, "classes_each": 1, "service": "open",
             "seed": seed, "queries": queries, "likeness": {"accuracy": agreement, "agreement": agreement}}  # fmt: skip
 
 

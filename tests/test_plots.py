@@ -120,3 +120,9 @@ def test_no_distances_are_no_distribution() -> None:
         plots.errors(axes(), np.zeros(0))
     with pytest.raises(InvalidValue, match="needs distances"):
         plots.errors(axes(), np.array([np.nan]))
+
+
+def test_the_queries_of_a_cost_are_labelled_where_labels_do_not_meet() -> None:
+    drawn = plots.cost(axes(), {"one": [(50, 0.6), (75, 0.7), (1000, 0.9)], "other": [(100, 0.8)]})
+    assert [label.get_text() for label in drawn.get_xticklabels()] == ["50", "100", "1,000"]
+    assert not len(drawn.xaxis.get_minorticklocs())
