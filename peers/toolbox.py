@@ -36,7 +36,7 @@ ATTACKS = {
 }  # fmt: skip
 BUDGETS = (250, 500, 1000, 2000, 4000, 5000)
 STOLEN_FROM, BATCH = 5000, 64
-# As in studies/students.py, so that the victim is the same: it names 98.7 % of the test images, as the notebook's does.
+# As in studies/students.py, so that the victim is the same and names about as many images as the notebook's, 98.7 %.
 VICTIM_EPOCHS = 2
 
 
