@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -183,12 +184,20 @@ def steal(case: Case, victim: nn.Module, seed: int) -> dict[str, Any]:
 
 
 def of_width(width: int, seed: int) -> nn.Module:
-    """A network of this width, trained for one pass over 20,000 digits."""
+    """A network with one hidden layer of this width, trained."""
+    return of_widths((width,), seed)
+
+
+def of_widths(widths: Sequence[int], seed: int) -> nn.Module:
+    """A network with hidden layers of these widths, trained for one pass over 20,000 digits."""
     training = mnist.load("train").first(20_000)
     images, labels = torch.tensor(training.normalised()), torch.tensor(training.labels, dtype=torch.long)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        net = nn.Sequential(nn.Flatten(), nn.Linear(784, width), nn.ReLU(), nn.Linear(width, CLASSES))
+        layers: list[nn.Module] = [nn.Flatten()]
+        for before, after in pairwise((784, *widths)):
+            layers += [nn.Linear(before, after), nn.ReLU()]
+        net = nn.Sequential(*layers, nn.Linear(widths[-1], CLASSES))
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     for chosen in order.split(128):

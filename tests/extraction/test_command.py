@@ -63,6 +63,29 @@ def test_a_live_endpoint_is_copied_for_its_owner_and_nothing_is_paid_twice(
     torch.testing.assert_close(outputs, model(torch.tensor(x)).detach(), rtol=0, atol=1e-4)
 
 
+def test_two_layers_of_a_live_endpoint_are_copied(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    layers = torch.nn.Linear(int(np.prod(SHAPE)), 5), torch.nn.ReLU(), torch.nn.Linear(5, 4), torch.nn.ReLU()
+    model = torch.nn.Sequential(torch.nn.Flatten(), *layers, torch.nn.Linear(4, CLASSES)).eval()
+    out = tmp_path / "copy.safetensors"
+    inputs, x = points(tmp_path / "x.npy")
+    chosen = settings(rule="riemann_right", steps=12, steps_allowed=(1, 100))
+    with serving(Service(model, chosen)) as running:
+        code, text, told = run(
+            capsys, monkeypatch, "extract", f"kserve+{running.url}/v1/models/net", "--by", "layers", "--rule",
+            "riemann_right", "--steps", "1-100", "--inputs", str(inputs), "--images", "5", "--classes", str(CLASSES),
+            "--out", str(out), "--i-own-this-model", "--json",
+        )  # fmt: skip
+    assert code == 0, told
+    found = json.loads(text)
+    assert found["notes"]["units"] == [5, 4]
+    truth = model(torch.tensor(x))
+    model.load_state_dict(load_file(out))  # the same architecture
+    torch.testing.assert_close(model(torch.tensor(x)), truth, rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

@@ -24,6 +24,7 @@ class Means(StrEnum):
     """How the copy is made."""
 
     UNITS = "units"
+    LAYERS = "layers"
     EXPLANATIONS = "explanations"
     OUTPUTS = "outputs"
 
@@ -43,7 +44,9 @@ def extract(
     ] = False,
     by: Annotated[
         Means,
-        typer.Option(help="Units of one hidden layer, exactly; or a student from explanations, or from outputs."),
+        typer.Option(
+            help="Exactly, units of one hidden layer or both of two layers; or a student, from explanations or outputs."
+        ),
     ] = Means.UNITS,
     student: Annotated[
         str | None, typer.Option(help="What a student is: a network's name, or python:package.module:function.")
@@ -100,11 +103,12 @@ def _method(
     progress: Bars,
 ) -> Method:  # fmt: skip
     from disintegrate import propose
-    from disintegrate.extraction import Learnt, Pause, Training, one_hidden_layer
+    from disintegrate.extraction import Learnt, Pause, Training, one_hidden_layer, two_hidden_layers
     from disintegrate.extraction import student as train
 
-    if by is Means.UNITS:
-        return partial(one_hidden_layer, classes=classes, plan=propose(allowed), seed=seed)
+    if by in (Means.UNITS, Means.LAYERS):
+        exact = one_hidden_layer if by is Means.UNITS else two_hidden_layers
+        return partial(exact, classes=classes, plan=propose(allowed), seed=seed)
     if student is None:
         raise InvalidValue("A student needs an architecture.", got="none", instead="Give --student LeNet.")
     learnt = Learnt.GRADIENTS if by is Means.EXPLANATIONS else Learnt.LOGITS

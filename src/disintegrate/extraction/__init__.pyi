@@ -1,11 +1,13 @@
 from .costing import Offer, costs, offers, suggested
 from .curve import Access, Cost, CostRecord, read_cost
 from .data_free import Game, Seeking, data_free, image_generator
+from .filters import Filters, first_filters
 from .harness import Copy, Counted, Extraction, Likeness, Method, extract, likeness
 from .lessons import Learnt, Lessons
 from .one_hidden_layer import one_hidden_layer
 from .students import Pause, Training, student
 from .tangents import Oracle, Tangents
+from .two_hidden_layers import two_hidden_layers
 
 __all__ = [
     "Access",
@@ -14,6 +16,7 @@ __all__ = [
     "CostRecord",
     "Counted",
     "Extraction",
+    "Filters",
     "Game",
     "Learnt",
     "Lessons",
@@ -28,6 +31,7 @@ __all__ = [
     "costs",
     "data_free",
     "extract",
+    "first_filters",
     "image_generator",
     "likeness",
     "offers",
@@ -35,4 +39,5 @@ __all__ = [
     "read_cost",
     "student",
     "suggested",
+    "two_hidden_layers",
 ]

@@ -81,7 +81,7 @@ class Bends:
 
 
 @dataclass(frozen=True, eq=False)
-class _Gap:
+class Gap:
     """Two neighbouring points, and what the function does in between."""
 
     jump: Float64[np.ndarray, "classes d"]
@@ -130,10 +130,10 @@ def bends(
     while open_gaps:
         parting: list[tuple[int, int, float, bool]] = []
         for first, second, foretold in open_gaps:
-            gap = _gap(asked, rest, known, first, second, precision)
+            gap = gap_between(asked, rest, known, first, second, precision)
             if not gap.bent:
                 continue
-            unit = _single(gap)
+            unit = one_unit(gap)
             closest = bool(angles[second] - angles[first] < CLOSEST * precision.points)
             sure = closest or not confirm or foretold
             if unit is not None and sure and (closest or unit.doubts[0] <= tolerable):
@@ -163,7 +163,10 @@ def bends(
     return Bends(units, asked, unparted)
 
 
-def _gap(asked: Tangents, rest: Tangents, known: HiddenUnits, first: int, second: int, precision: Precision) -> _Gap:
+def gap_between(
+    asked: Tangents, rest: Tangents, known: HiddenUnits, first: int, second: int, precision: Precision
+) -> Gap:
+    """Two of the points that were asked, less known units."""
     near, far = rest.points[first], rest.points[second]
     step = far - near
     sizes = np.linalg.norm(asked.gradients[[first, second]].reshape(2, -1), axis=1)
@@ -178,7 +181,7 @@ def _gap(asked: Tangents, rest: Tangents, known: HiddenUnits, first: int, second
         precision.outputs * float(outputs) * math.sqrt(1 + changed),
         noise * float(np.linalg.norm(step)) / math.sqrt(len(step)),
     )
-    return _Gap(
+    return Gap(
         jump=rest.gradients[second] - rest.gradients[first],
         lift=rest.outputs[second] - rest.outputs[first] - rest.gradients[first] @ step,
         near=near,
@@ -188,7 +191,7 @@ def _gap(asked: Tangents, rest: Tangents, known: HiddenUnits, first: int, second
     )
 
 
-def _single(gap: _Gap) -> HiddenUnits | None:
+def one_unit(gap: Gap) -> HiddenUnits | None:
     """The one unit of a gap, or none where there are several."""
     _, sizes, right = np.linalg.svd(gap.jump, full_matrices=False)
     if len(sizes) > 1 and sizes[1] > SIGNAL * gap.noise:
@@ -208,7 +211,7 @@ def _single(gap: _Gap) -> HiddenUnits | None:
     return HiddenUnits(normal[None], np.array([offset]), weights[None], np.array([doubt]))
 
 
-def _cluster(gap: _Gap) -> HiddenUnits:
+def _cluster(gap: Gap) -> HiddenUnits:
     """Several units at one place of the line, as the jump's own directions."""
     left, sizes, right = np.linalg.svd(gap.jump, full_matrices=False)
     kept = sizes > SIGNAL * gap.noise
@@ -229,7 +232,7 @@ def _between(line: Line, first: float, second: float, share: float) -> float:
     return meeting
 
 
-def _closing_in(line: Line, first: float, second: float, gap: _Gap, unit: HiddenUnits) -> tuple[float, bool]:
+def _closing_in(line: Line, first: float, second: float, gap: Gap, unit: HiddenUnits) -> tuple[float, bool]:
     """The next point around what may be one unit: first where the tangents meet, then just behind."""
     low, high = math.tan(first), math.tan(second)
     span = max(float(unit.normals[0] @ (gap.far - gap.near)), 1e-300)

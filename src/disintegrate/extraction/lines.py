@@ -8,13 +8,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float64
 
+from disintegrate.errors import BadAnswer
 from disintegrate.extraction.bends import Line
+from disintegrate.extraction.tangents import Oracle, Tangents
 
 # How far a line reaches where nothing bounds it, in multiples of the inputs' length. Further out float32 rounds the
 # point itself across hyperplanes; one unit in about 1600 bends beyond, and further lines find it.
 FURTHEST = 1e3
 # The share of the box that is used, so that a plan that asks a little further out stays inside.
 INSIDE = 0.98
+# A line that cannot be answered at its ends is shortened so often.
+SHORTENED = 40
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,3 +87,13 @@ class Domain:
     def _within(self, points: Float64[np.ndarray, "*n d"]) -> Float64[np.ndarray, "*n d"]:
         middle = (self.lowest + self.highest) / 2
         return np.asarray(middle + INSIDE * (points - middle))
+
+
+def reachable(oracle: Oracle, line: Line) -> tuple[Line, Tangents]:
+    """The line as far as its ends are answered, and the answers: probabilities underflow far out."""
+    for _ in range(SHORTENED):
+        try:
+            return line, oracle.at(line.at(np.array([-line.reach, line.reach])))
+        except BadAnswer:
+            line = replace(line, reach=math.atan(math.tan(line.reach) / 2))
+    return line, oracle.at(line.at(np.array([-line.reach, line.reach])))

@@ -10,10 +10,10 @@ from jaxtyping import Float, Float64
 
 from disintegrate.errors import BadAnswer, BudgetSpent, InvalidValue
 from disintegrate.explainers.protocol import Explainer
-from disintegrate.extraction.bends import SIGNAL, Bends, Line, Precision, bends
+from disintegrate.extraction.bends import SIGNAL, Bends, Precision, bends
 from disintegrate.extraction.harness import Copy
 from disintegrate.extraction.hidden_units import HiddenUnits, merged, network
-from disintegrate.extraction.lines import Domain
+from disintegrate.extraction.lines import Domain, reachable
 from disintegrate.extraction.orientation import oriented
 from disintegrate.extraction.settling import settled
 from disintegrate.extraction.tangents import Oracle, Tangents
@@ -22,8 +22,6 @@ from disintegrate.planner import Proposal, propose
 
 # Two points this far apart, relative to their size, tell the noise of a gradient: nothing bends between them.
 APART = 1.01
-# A line that cannot be answered at its ends is shortened so often.
-SHORTENED = 40
 # Below this share of the largest, a norm says nothing of the noise.
 SMALL = 1e-6
 # Points lie so many times the doubts' size times their number from hyperplanes, so that most are sure of all of them.
@@ -145,9 +143,9 @@ class _Theft:
     def _line(self) -> Bends | None:
         """Look along one line; None where the service is too sure somewhere on it to be asked there."""
         far = self.domain.scaled(self.stretch * (FAR if self.stretch > 1 else 1))
-        line, ends = self._reachable(far.line(self.generator))
+        line, ends = reachable(self.oracle, far.line(self.generator))
         if self.precision is None:
-            self.precision = _precision(self.oracle, ends, self.oracle.at(ends.points / APART))
+            self.precision = measured_precision(self.oracle, ends, self.oracle.at(ends.points / APART))
         self.lines += 1
         try:
             found = bends(
@@ -160,15 +158,6 @@ class _Theft:
         self.known = merged(self.known.joined(found.units)) if len(self.known) else found.units
         self.unparted += found.unparted
         return found
-
-    def _reachable(self, line: Line) -> tuple[Line, Tangents]:
-        """The line as far as its ends are answered: probabilities underflow far out."""
-        for _ in range(SHORTENED):
-            try:
-                return line, self.oracle.at(line.at(np.array([-line.reach, line.reach])))
-            except BadAnswer:
-                line = replace(line, reach=math.atan(math.tan(line.reach) / 2))
-        return line, self.oracle.at(line.at(np.array([-line.reach, line.reach])))
 
     def settle(self) -> None:
         """Ask near the data, for as many outputs as there are offsets in doubt, and half as many again.
@@ -207,7 +196,7 @@ class _Theft:
         return Copy(network(whole.units, whole.bias, shape=self.oracle.shape), vars(notes), complete)
 
 
-def _precision(oracle: Oracle, first: Tangents, second: Tangents) -> Precision:
+def measured_precision(oracle: Oracle, first: Tangents, second: Tangents) -> Precision:
     """From pairs of points that one linear piece should hold, and no better than the arithmetic."""
     differences = np.linalg.norm((second.gradients - first.gradients).reshape(len(first), -1), axis=1)
     sizes = np.linalg.norm(first.gradients.reshape(len(first), -1), axis=1)

@@ -161,6 +161,12 @@ class Oracle:
         return 1 / float(positions[positions > 0].min())
 
     @property
+    def ahead(self) -> float:
+        """How far from an input, as a share of it, the output is told that is carried there along the tangent."""
+        plan = self.plan.plan if isinstance(self.plan, Proposal) else self.plan
+        return min(abs(term.query.stop - 1) for term in plan)
+
+    @property
     def rounding(self) -> float:
         """What rounding alone does to a gradient, relative to it: the type's, times what the plan cancels."""
         plan = self.plan.plan if isinstance(self.plan, Proposal) else self.plan
