@@ -62,8 +62,8 @@ def deeper(record: Record) -> str:
     for (words, widths), grouped in groupby(layered, key=lambda row: (row["words"], row["widths"])):
         rows = list(grouped)
         made = [row for row in rows if not row["refused"]]
-        refused = len(rows) - len(made)
-        told = f"{words}; refused {refused} of {len(rows)} times" if refused else words
+        without = len(rows) - len(made)
+        told = f"{words}; no copy {without} of {len(rows)} times" if without else words
         cells = [_range([row["points"] for row in rows]), _range([row["queries"] for row in rows])]
         if made:
             likely = [row["likeness"] for row in made]

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import reduce
 
 import numpy as np
 from jaxtyping import Float64
@@ -102,15 +101,16 @@ def first_layer(
             )  # fmt: skip
         except BadAnswer:
             continue
-        asked = asked.joined(found.asked)
+        answered = [found.asked]
         candidates = np.column_stack([found.units.normals, found.units.offsets])
         for candidate, doubt in zip(candidates, found.units.doubts, strict=True):
             if _among(candidate, known, domain.length, same):
                 continue
             unit, answers = _straight(oracle, domain, precision, generator, candidate, float(doubt))
-            asked = asked.joined(answers)
+            answered.append(answers)
             if unit is not None:
                 known = np.vstack([known, unit])
+        asked = asked.joined(*answered)
         left = _left(known[:, :-1], asked, precision)
     known = _independent(known, asked, precision)
     sides = _energies(known, asked)
@@ -156,7 +156,7 @@ def _straight(
                 seen.append(unit)
         if not seen and alive:
             break
-    asked = reduce(Tangents.joined, answered)
+    asked = answered[0].joined(*answered[1:])
     if not seen or len(seen) < SHARE * alive:
         return None, asked
     sizes = np.array([np.linalg.norm(unit.weights) for unit in seen])

@@ -45,12 +45,13 @@ class Tangents:
         """Some of them."""
         return Tangents(self.points[rows], self.outputs[rows], self.gradients[rows])
 
-    def joined(self, other: Tangents) -> Tangents:
+    def joined(self, *others: Tangents) -> Tangents:
         """These and others behind them."""
+        every = (self, *others)
         return Tangents(
-            np.concatenate([self.points, other.points]),
-            np.concatenate([self.outputs, other.outputs]),
-            np.concatenate([self.gradients, other.gradients]),
+            np.concatenate([one.points for one in every]),
+            np.concatenate([one.outputs for one in every]),
+            np.concatenate([one.gradients for one in every]),
         )
 
 
