@@ -73,7 +73,8 @@ def test_a_run_killed_again_and_again_ends_in_the_same_records(tmp_path: Path) -
     finished = Counter(entry["unit"] for entry in log if entry["event"] == "finished")
     begun = Counter(entry["unit"] for entry in log if entry["event"] == "started")
     assert set(finished.values()) == {1}
-    assert set(begun) == set(finished)
+    # killed between its file and its line in the log, a unit is finished and not said to be
+    assert set(finished) <= set(begun)
     assert begun.total() - finished.total() <= kills
     assert not list((killed / "models").glob("*unfinished*"))
 
