@@ -8,16 +8,10 @@ from pathlib import Path
 import jaxtyping
 import numpy as np
 import pytest
-import torch
 from hypothesis import settings
 
 settings.register_profile("tests", deadline=None, derandomize=True, max_examples=40)
 settings.load_profile("tests")
-
-
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
 
 
 @pytest.fixture
