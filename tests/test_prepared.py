@@ -257,6 +257,19 @@ def test_a_first_batch_that_overflows_does_not_decide_the_path() -> None:
     assert prepared.path is Path.SPLIT
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_a_single_row_within_rounding_of_a_kink_does_not_decide_the_path(seed: int) -> None:
+    # folded, batch normalisation is rounded otherwise, and a unit that is 0 comes out on either side of it
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(30, 9), nn.BatchNorm1d(9), nn.ReLU(), nn.Linear(9, 2))
+    settled(model).float()
+    x = torch.randn(1, 30)
+    model[1].bias.data -= model[:2](x)[0].detach()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert prepare(model, x, torch.tensor([0]), measuring=False).path is Path.SPLIT
+
+
 def test_a_local_service_prepares_once_and_measures_only_when_asked() -> None:
     model = nn.Sequential(nn.Linear(4, 9), nn.ReLU(), nn.Linear(9, 2))
     x, targets = np.ones((100, 4), np.float32), np.zeros(100, np.int64)

@@ -82,12 +82,14 @@ class Differences:
         moved: the difference of the two points of each pair, as they were sent.
         seen: the difference of the outputs.
         bent: their second difference, with the output at the input.
+        resolution: how far each input's outputs may be from exact ones.
         queries: spent on them.
     """
 
     moved: Float64[np.ndarray, "steps n d"]
     seen: Float64[np.ndarray, "steps n"]
     bent: Float64[np.ndarray, "steps n"]
+    resolution: Float64[np.ndarray, " n"]
     queries: int
 
     def length(self, gradient: Float[np.ndarray, "n *shape"]) -> float:
@@ -169,10 +171,9 @@ def about(
     A gradient of the wrong size calls for steps whose differences are rounding alone, or that reach beyond kinks. A
     coordinate at a bound is moved one way only, or not at all where pairs must be symmetric.
     """
-    resolution = resolution_of(told.outputs, told.explainer.capabilities)
     found = _asked(told, inputs, step, signs, symmetric)
     for _ in range(MENDED):
-        size = np.sqrt((found.seen**2).mean(0)) / resolution
+        size = np.sqrt((found.seen**2).mean(0)) / found.resolution
         better = np.minimum(2 * step * UNITS / np.maximum(size, 1), LONGEST * _typical(inputs))
         off = ((size < FEWEST_UNITS) & (better > step)) | (size > MOST_UNITS)
         if not off.any():
@@ -201,17 +202,28 @@ def _asked(
         seen[number], bent[number] = ahead - behind, ahead + behind - 2 * told.outputs
         # what was sent, after rounding
         moved[number] = ends[0].astype(np.float64) - ends[1]
-    return Differences(moved, seen, bent, told.queries)
+    # the outputs' own differences tell how large the terms are that they are summed from
+    size = np.sqrt((seen**2).mean(0)) / np.maximum(2 * step, 1e-300)
+    terms = size * np.sqrt((flat**2).mean(1))
+    return Differences(moved, seen, bent, resolution_of(told.outputs, allowed, terms), told.queries)
 
 
-def resolution_of(outputs: Float64[np.ndarray, " n"], allowed: Capabilities) -> Float64[np.ndarray, " n"]:
-    """How far outputs may be from exact ones: the wire's rounding, and that of a float32 network."""
+def resolution_of(
+    outputs: Float64[np.ndarray, " n"], allowed: Capabilities, terms: Float64[np.ndarray, " n"]
+) -> Float64[np.ndarray, " n"]:
+    """How far outputs may be from exact ones: the wire's rounding, and that of a float32 network.
+
+    Args:
+        outputs: of the service.
+        allowed: what the service answers, and its wire.
+        terms: the root of `sum_j (x_j g_j)^2`, what a logit is summed from.
+    """
     size = np.abs(outputs)
     if allowed.output is Output.PROBABILITIES:
         own = ROUNDING_OF_PROBABILITIES * size
     else:
-        # a logit that happens to be small is a difference of as large numbers as the others
-        own = ROUNDING_OF_OUTPUTS * np.maximum(size, np.median(size))
+        # a logit that happens to be small is a difference of as large numbers as the others, and as its own terms
+        own = ROUNDING_OF_OUTPUTS * np.maximum(np.maximum(size, np.median(size)), terms)
     found: Float64[np.ndarray, " n"] = grain(outputs, allowed.wire) / np.sqrt(12) + own + allowed.wire.noise
     return found
 
@@ -223,9 +235,9 @@ def steps_about(
     allowed: Capabilities,
 ) -> Float64[np.ndarray, " n"]:
     """How long a step of each coordinate is that moves an output by enough of what the wire can carry."""
-    resolution = resolution_of(outputs, allowed)
-    size = np.linalg.norm(slope.reshape(len(slope), -1), axis=1)
-    typical = _typical(inputs)
+    slope = slope.reshape(len(slope), -1)
+    terms = np.linalg.norm(slope * inputs.reshape(slope.shape), axis=1)
+    resolution, size, typical = resolution_of(outputs, allowed, terms), np.linalg.norm(slope, axis=1), _typical(inputs)
     with np.errstate(divide="ignore", invalid="ignore"):
         unit = resolution / size
         step = np.minimum(UNITS * unit, np.clip(FEWEST_UNITS * unit, LONGEST * typical, LONGEST_OF_ALL * typical))

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from disintegrate.audit.checking import about, resolution_of, steps_about
+from disintegrate.audit.checking import about, steps_about
 from disintegrate.audit.telling import Told
 from disintegrate.explainers.protocol import Capabilities, Explainer
 
@@ -85,7 +85,7 @@ def beside_kinks(
     step = steps_about(x, middle, slope, allowed)
     found = about(told, x, step, signs.reshape(STEPS, len(x), -1), symmetric=True)
     # three outputs of which each is rounded, and which a float32 network or a wire may round far
-    rounding = ROUNDED * resolution_of(middle, allowed) ** 2
+    rounding = ROUNDED * found.resolution**2
     kinked = (found.bent**2).mean(0) > KINKED**2 * (found.seen**2).mean(0) + rounding
     if np.median(kinked) < 1:
         return Beside(inputs, 0.0, told.queries)

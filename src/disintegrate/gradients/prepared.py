@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from math import ceil
 
 import torch
 from jaxtyping import Float, Int
@@ -19,8 +20,8 @@ from disintegrate.gradients.rewriting import Rewritten, rewrite
 from disintegrate.gradients.tiles import DEFAULT_MEMORY, each_by_one_thread, rows_within, tiles
 from disintegrate.quadrature import Quadrature, midpoint
 
-# The first batch is compared on so many of its rows.
-COMPARED, ROUNDING, MOST = 8, 1000, 0.75
+# The first batch is compared on so many of its rows, at so many points in all.
+COMPARED, POINTS, ROUNDING, MOST = 8, 16, 1000, 0.75
 # Coordinates beyond this are scaled down for it.
 LARGE = 1e3
 MEASURED_STEPS, CLEARLY = 50, 0.95
@@ -186,14 +187,17 @@ def _difference(model: nn.Module, rewritten: Rewritten, inputs: Tensor, targets:
     # a first batch that overflows the model would say nothing of it
     excess = (inputs.flatten(1).abs().amax(1) / LARGE).clamp_min(1.0)
     inputs = inputs / excess.view(-1, *[1] * (inputs.ndim - 1))
-    points, both = torch.cat([inputs, inputs / 2]), torch.cat([targets, targets])
+    # where rows are few, a kink at one of them must not decide
+    times = ceil(POINTS / len(inputs))
+    points = torch.cat([inputs * (1 - number / times) for number in range(times)])
+    targets = targets.repeat(times)
     with torch.no_grad():
         expected, found = model(points), rewritten.outputs(points)
     tolerance = ROUNDING * torch.finfo(inputs.dtype).eps
     if found.shape != expected.shape or not bool((_relative(found - expected, expected) <= tolerance).all()):
         return "in its outputs"
-    truth = plain.gradient_at(model, points, both)
-    apart = _relative(gradient_at(rewritten, points, both) - truth, truth)
+    truth = plain.gradient_at(model, points, targets)
+    apart = _relative(gradient_at(rewritten, points, targets) - truth, truth)
     same = float((apart <= tolerance).double().mean()) >= MOST
     return None if same else f"in its gradients by {float(apart.median()):.1e}, median"
 
