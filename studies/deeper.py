@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from kept import each_once
 from theft import CAPTUM, CLASSES, OPEN, of_widths
 from torch import nn
 
@@ -148,7 +149,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--folder", type=Path, default=ROOT / "results" / "studies" / "units")
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "deeper.json")
     options = parser.parse_args(arguments)
-    started = time.monotonic()
     trained = train(
         recipe("LeNet"), mnist.load("train"), mnist.load("test"), ROOT / "results" / "reproduction" / "models"
     )
@@ -157,17 +157,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         (f"deeper-{case.name}-{seed}", partial(steal, case, seed)) for case in cases() for seed in range(case.seeds)
     ]
     work += [(f"deeper-filters-{digest[:12]}-{seed}", partial(filters, trained.model, seed)) for seed in range(SEEDS)]
-    found = []
-    for name, compute in work:
-        path = options.folder / f"{name}.json"
-        if not path.is_file():
-            if time.monotonic() - started > options.seconds:
-                continue
-            write_atomically(path, json.dumps(compute()).encode())
-        found.append(json.loads(path.read_text()))
-        print(told(found[-1]), flush=True)
-    if len(found) < len(work):
-        print(f"{len(work) - len(found)} thefts are left; the same command goes on.")
+    found = each_once(work, options.folder, options.seconds, told)
+    if found is None:
         return
     record: dict[str, Any] = {
         "command": "python studies/deeper.py",

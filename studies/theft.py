@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from kept import each_once
 from torch import Tensor, nn
 
 from disintegrate import (
@@ -221,7 +221,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--folder", type=Path, default=ROOT / "results" / "studies" / "units")
     parser.add_argument("--out", type=Path, default=ROOT / "results" / "theft.json")
     options = parser.parse_args(arguments)
-    started = time.monotonic()
     trained = train(
         recipe("TwoLayerNet"), mnist.load("train"), mnist.load("test"), ROOT / "results" / "reproduction" / "models"
     )
@@ -234,20 +233,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     work += [
         (f"theft-width-{width}-{seed}", partial(steal_width, width, seed)) for width in WIDTHS for seed in range(3)
     ]
-    found = []
-    for name, compute in work:
-        path = options.folder / f"{name}.json"
-        if not path.is_file():
-            if time.monotonic() - started > options.seconds:
-                continue
-            write_atomically(path, json.dumps(compute()).encode())
-        row = json.loads(path.read_text())
-        found.append(row)
-        like = row["likeness"]
-        print(f"{row['words']}, seed {row['seed']}: {row['points']} points, {row['queries']} explanations, largest "
-              f"error {like['largest_error']:.2g}, agreement {like['agreement']:.4f}")  # fmt: skip
-    if len(found) < len(work):
-        print(f"{len(work) - len(found)} thefts are left; the same command goes on.")
+    found = each_once(work, options.folder, options.seconds, told)
+    if found is None:
         return
     record: dict[str, Any] = {
         "command": "python studies/theft.py",
@@ -259,6 +246,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "rows": found,
     }  # fmt: skip
     write_atomically(options.out, (json.dumps(record, indent=1) + "\n").encode())
+
+
+def told(row: dict[str, Any]) -> str:
+    """One row as a line."""
+    like = row["likeness"]
+    start = f"{row['words']}, seed {row['seed']}: {row['points']} points, {row['queries']} explanations"
+    return f"{start}, largest error {like['largest_error']:.2g}, agreement {like['agreement']:.4f}"
 
 
 if __name__ == "__main__":

@@ -146,3 +146,19 @@ def test_the_benchmarks_contestants_compute_the_same() -> None:
     # Each weight is multiplied once forward and once backward.
     assert benchmark.flop_per_gradient(subject) == 2 * 2 * (784 * 100 + 100 * 10)
     assert benchmark.agreement(subject, 64)["float64_largest"] < 1e-12
+
+
+def test_a_study_that_was_stopped_goes_on_behind_the_last_row(tmp_path: Path) -> None:
+    kept, made = study("kept"), []
+
+    def row(number: int) -> dict[str, int]:
+        made.append(number)
+        return {"number": number}
+
+    work = [(f"row-{number}", lambda number=number: row(number)) for number in range(3)]
+    assert kept.each_once(work[:1], tmp_path, 1e9, str) == [{"number": 0}]
+    # out of time: what is there is read, and nothing is begun
+    assert kept.each_once(work, tmp_path, -1.0, str) is None
+    assert made == [0]
+    assert kept.each_once(work, tmp_path, 1e9, str) == [{"number": number} for number in range(3)]
+    assert made == [0, 1, 2]
