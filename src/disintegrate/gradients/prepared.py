@@ -20,8 +20,10 @@ from disintegrate.gradients.rewriting import Rewritten, rewrite
 from disintegrate.gradients.tiles import DEFAULT_MEMORY, each_by_one_thread, rows_within, tiles
 from disintegrate.quadrature import Quadrature, midpoint
 
-# The first batch is compared on so many of its rows, at so many points in all.
+# The first batch is compared on so many of its rows and at so many points in all: its rows times these, which round
+# nothing, so that values which are equal stay equal.
 COMPARED, POINTS, ROUNDING, MOST = 8, 16, 1000, 0.75
+FACTORS = (1.0, 0.5, -1.0, -0.5, 0.25, -0.25, 0.125, -0.125)
 # Coordinates beyond this are scaled down for it.
 LARGE = 1e3
 MEASURED_STEPS, CLEARLY = 50, 0.95
@@ -188,9 +190,8 @@ def _difference(model: nn.Module, rewritten: Rewritten, inputs: Tensor, targets:
     excess = (inputs.flatten(1).abs().amax(1) / LARGE).clamp_min(1.0)
     inputs = inputs / excess.view(-1, *[1] * (inputs.ndim - 1))
     # where rows are few, a kink at one of them must not decide
-    times = ceil(POINTS / len(inputs))
-    points = torch.cat([inputs * (1 - number / times) for number in range(times)])
-    targets = targets.repeat(times)
+    factors = FACTORS[: ceil(POINTS / len(inputs))]
+    points, targets = torch.cat([factor * inputs for factor in factors]), targets.repeat(len(factors))
     with torch.no_grad():
         expected, found = model(points), rewritten.outputs(points)
     tolerance = ROUNDING * torch.finfo(inputs.dtype).eps
