@@ -59,6 +59,8 @@ EXACTLY = {"TwoLayerNet": 512, "LeNet": 16, "ResNet18": 8, "VGG-like": 2}
 LOOP_PART, MEMORY_IMAGES = {"VGG-like": 4}, {"VGG-like": 8}
 # Gradients of one measurement of linearity, at least, so far as the largest size permits.
 ONE_MEASUREMENT = 100_000
+# Rounds of linearity: its measurements are short, from a fiftieth of a second on.
+MANY_ROUNDS = 15
 SIZES = {"TwoLayerNet": (1_000, 10_000, 100_000, 1_000_000), "LeNet": (1_000, 3_000, 10_000)}
 CURVE_STEPS, CURVE_IMAGES = (1, 3, 10, 30, 100, 400), (1, 4, 16, 64, 256, 1024, 4096)
 
@@ -283,7 +285,7 @@ def linearity(name: str, sizes: tuple[int, ...], *, quick: bool) -> dict[str, An
         # One call of a millisecond or two tells more of the clock and of what ran before than of the call.
         calls[str(size)] = 1 if quick else max(1, min(ONE_MEASUREMENT, sizes[-1]) // size)
         runs[str(size)] = partial(repeated, run, calls[str(size)])
-    taken = in_turns(runs, 2 if quick else ROUNDS)
+    taken = in_turns(runs, 2 if quick else MANY_ROUNDS)
     median = {size: statistics.median(values) / calls[size] for size, values in taken.items()}
     each = {size: 1e6 * value / int(size) for size, value in median.items()}
     memory = {} if quick else {size: peak_memory(name, int(size) // STEPS, STEPS, "ours", 0) for size in runs}
