@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,14 +52,28 @@ class Verdict:
     near: float = 0.0
 
 
-def explore(ray: Ray, near: float, *, reserve: int, generator: np.random.Generator) -> Verdict:
+def explore(
+    ray: Ray,
+    near: float,
+    *,
+    reserve: int,
+    generator: np.random.Generator,
+    known: Sequence[Pattern] | None = None,
+) -> Verdict:
     """Ask a ray around and beyond its first kink, and say which patterns explain the answers.
 
     Asks further scales until one pattern is left, the budget but for a reserve is spent, or nothing helps.
+
+    Args:
+        ray: begins where the gradient is that of the baseline.
+        near: where its kink is expected.
+        reserve: queries that are left to others.
+        generator: for scales.
+        known: the patterns that it may be, if not any.
     """
     cap = REACH * near
     ray.ask(_grid(min(START, max(ray.asker.left - reserve, 0)), 0.8 * near, cap, 0.0))
-    verdict = _judged(ray, near, cap)
+    verdict = _judged(ray, near, cap, known)
     confirmed = not ray.drifting
     if verdict.fits and not 0.8 < verdict.fits[0].kinks[0] / near < NEAREST:
         near = float(verdict.fits[0].kinks[0])
@@ -92,7 +106,7 @@ def explore(ray: Ray, near: float, *, reserve: int, generator: np.random.Generat
         else:
             cap = max(cap / FURTHER, NEAREST * near)
             ray.ask(_grid(count, 0.9 * near, cap, 0.37 * (number + 1)))
-        verdict = _judged(ray, near, cap)
+        verdict = _judged(ray, near, cap, known)
     return verdict
 
 
@@ -100,7 +114,7 @@ def _grid(count: int, low: float, high: float, shift: float) -> Float64[np.ndarr
     return low * (high / low) ** (((np.arange(count) + 0.5 + shift) / max(count, 1)) % 1)
 
 
-def _judged(ray: Ray, near: float, cap: float) -> Verdict:
+def _judged(ray: Ray, near: float, cap: float, known: Sequence[Pattern] | None) -> Verdict:
     """The verdict on the longest stretch of the ray that some pattern explains, by the smallest drift that will do.
 
     Where it leaves several, shorter ones may tell those apart: other kinks lie beyond them, and take no rows. Not where
@@ -109,7 +123,7 @@ def _judged(ray: Ray, near: float, cap: float) -> Verdict:
     longest = Verdict((), False, "the answers do not change enough along the ray")
     for found, drift, end in _stretches(ray, near, cap):
         left = [fit.pattern for fit in longest.fits]
-        verdict = _verdict(anchored(found, near, left or None), found, drift, end, near)
+        verdict = _verdict(anchored(found, near, left or known), found, drift, end, near)
         if verdict.decided:
             return verdict
         if not left:

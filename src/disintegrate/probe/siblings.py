@@ -80,9 +80,35 @@ class Siblings:
         if undecided(score) and self.probabilities and not self.steps_honoured and self.asker.left > 2:
             score = score + weighing.by_saturation(first)
             evidence += "; where a softmax is saturated, only the baseline still has a gradient"
+        return self._by_sums(first, kink, weighing, score, evidence)
+
+    def of_mass(
+        self, ray: Ray, kink: float, members: list[tuple[str, int]], evidence: str
+    ) -> Finding[tuple[NamedRule, ...]]:
+        """The rule of those that differ in their mass alone, if there are several.
+
+        Args:
+            ray: a ray on which something was asked.
+            kink: where a kink of it lies.
+            members: rules and steps.
+            evidence: what was seen so far.
+        """
+        groups = _groups(members)
+        few = FEW_STEPS if self.steps_honoured else None
+        weighing = Weighing(self.asker, groups, self.probabilities, ray.scatter, few)
+        score = np.zeros(len(groups))
+        if undecided(score) and not self.probabilities and self.asker.left > 1:
+            score = score + weighing.by_length(ray)
+            evidence += "; far out, where the model is affine, a sum over the outputs' difference is the mass"
+        return self._by_sums(ray, kink, weighing, score, evidence)
+
+    def _by_sums(
+        self, first: Ray, kink: float, weighing: Weighing, score: Float64[np.ndarray, " g"], evidence: str
+    ) -> Finding[tuple[NamedRule, ...]]:
+        groups = weighing.groups
         if undecided(score):
             others = [
-                Ray(self.asker, near.origin, self._ahead(near.origin, number), self.target, steps=weighing.few)
+                Ray(self.asker, first.origin, self._ahead(first.origin, number), self.target, steps=weighing.few)
                 for number in range(2 * len(self.inputs))
             ]
             score, asked = weighing.by_sums(first, kink, others, score)

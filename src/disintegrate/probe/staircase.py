@@ -11,6 +11,8 @@ above 0 differ by a stretch of the ray (right and left Riemann sums, saliency): 
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -33,6 +35,11 @@ class Pattern:
     members: tuple[tuple[str, int], ...]
     nodes: Float64[np.ndarray, " n"]
     above: Float64[np.ndarray, " n+1"]
+
+    def with_steps(self, steps: int) -> Pattern | None:
+        """The pattern of those members that have so many steps, if any."""
+        members = tuple(member for member in self.members if member[1] == steps)
+        return dataclasses.replace(self, members=members) if members else None
 
     def staircase(self, positions: Float64[np.ndarray, "*shape"]) -> Float64[np.ndarray, "*shape"]:
         """The sum of the weights whose nodes lie beyond each position."""
@@ -61,16 +68,23 @@ def patterns(most: int = MOST_STEPS) -> tuple[Pattern, ...]:
         uniform = [("riemann_right", n), ("captum_riemann_right", n), ("riemann_left", n + 1)]
         uniform += [("captum_riemann_left", n + 1), ("saliency", n + 1)]
         halved = [("trapezoid", n + 1), ("tensorflow_tutorial", n), ("captum_riemann_trapezoid", n + 1)]
-        legendre = [("gauss_legendre", n), ("captum_gausslegendre", n)]
+        gaussian = [("gauss_legendre", n), ("captum_gausslegendre", n)]
         middle = [("midpoint", n), ("captum_riemann_middle", n)]
         if n == 1:  # one node: nothing but a stretch sets these apart
-            found.append(_pattern([*uniform, *halved, *legendre, *middle], grid, ones))
+            found.append(_pattern([*uniform, *halved, *gaussian, *middle], grid, ones))
             continue
         found.append(_pattern(uniform, grid, ones))
         found.append(_pattern(halved, grid, np.append(ones[1:], 0.5)))
         found.append(_pattern(middle, grid - 0.5 / n, ones))
-        found.append(_pattern(legendre, *_legendre(n)))
+        found.append(_pattern(gaussian, *legendre(n)))
     return tuple(found)
+
+
+def with_steps(among: Sequence[Pattern], steps: int | None) -> tuple[Pattern, ...] | None:
+    """Those of some patterns that have members of so many steps, with these alone; None where no number is given."""
+    if steps is None:
+        return None
+    return tuple(pattern for each in among if (pattern := each.with_steps(steps)) is not None)
 
 
 def _pattern(
@@ -81,7 +95,7 @@ def _pattern(
     return Pattern(known, nodes / nodes[-1], above / above[0])
 
 
-def _legendre(n: int) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
+def legendre(n: int) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
     """Gauss-Legendre by Newton's method: all of them up to 256 steps in a second, where eigenvalues take a minute."""
     x = -np.cos(np.pi * (np.arange(1, n + 1) - 0.25) / (n + 0.5))
     for _ in range(4):

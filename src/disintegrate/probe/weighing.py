@@ -32,6 +32,8 @@ BEYOND = 6.0
 LIVELY = 0.25
 # So far out a ray is straight, and what a softmax answers is saturated; and the largest sum that float16 is to carry.
 FAR, LARGEST = 1e6, 2e4
+# Where a ray begins that lies far out altogether, as a share of its end; and how straight outputs are there.
+STRETCH, STRAIGHT = 0.03, 3e-5
 # How far the weight at the baseline that is seen may lie from a rule's, as a share.
 NEAR_ENOUGH = 0.1
 
@@ -106,6 +108,30 @@ class Weighing:
         first.drop(-1)
         deviation = np.hypot(spread[-1] / at, np.hypot(noise * weights.max(), NEAR_ENOUGH / 3 * near * weights.max()))
         left = ((far - near * weights) / deviation) ** 2
+        if not np.isfinite(left).all() or left.min() > 9:
+            return np.zeros(len(self.groups))
+        found: Float64[np.ndarray, " g"] = np.maximum(-(left - left.min()) / 2, -2 * SURE)
+        return found
+
+    def by_length(self, first: Ray) -> Float64[np.ndarray, " g"]:
+        """How well each rule's mass agrees with a ray between two points far out, of which both may be sent.
+
+        A network without softmax is affine there, so that the sum of the attributions is the mass times the difference
+        of the outputs, whatever the nodes.
+        """
+        far = self._far(first, 1) * np.array([[STRETCH], [1.0]])
+        begin, end = self.asker.sent(first.origin.point + far * first.direction)
+        answers = [
+            self.asker.ask(one[None], first.target, origin=other) for one, other in ((begin, end), (end, begin))
+        ]
+        gap = float(answers[1].output[0] - answers[0].output[0])
+        noise = self.asker.deviation(np.array([answer.output[0] for answer in answers]))
+        totals = [float(sign * answer.attribution.sum()) for sign, answer in zip((-1, 1), answers, strict=True)]
+        spreads = [float(np.sqrt((self.asker.deviation(answer.attribution) ** 2).sum())) for answer in answers]
+        masses = np.array([rule_named(group[0][0])(group[0][1]).mass for group in self.groups])
+        deviation = np.hypot(np.mean(spreads), masses * float(np.hypot(*noise)))
+        deviation = np.hypot(deviation, STRAIGHT * masses * abs(gap))
+        left: Float64[np.ndarray, " g"] = ((np.mean(totals) - masses * gap) / deviation) ** 2
         if not np.isfinite(left).all() or left.min() > 9:
             return np.zeros(len(self.groups))
         found: Float64[np.ndarray, " g"] = np.maximum(-(left - left.min()) / 2, -2 * SURE)
