@@ -140,6 +140,8 @@ def _log_likelihood(ray: Sums, rule: Quadrature, bending: bool) -> tuple[float, 
     """Averaged over the walk's distance and variance, and over whether the gradient at the baseline is its own."""
     walks, unit = _walks(ray, rule, bending)
     data = np.concatenate([ray.total, ray.output]) / unit
+    if len(data) <= walks.free.shape[1]:
+        return 0.0, 0.0  # whatever the rule, what is free makes so few answers
     noise = np.maximum(np.concatenate([ray.total_deviation, ray.output_deviation]) / unit, 3e-7 * np.abs(data))
     covariances, rarity = walks.covariances(bending)
     values, squares = _marginal(covariances + np.diag(noise**2), walks.free, data)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float64
@@ -50,6 +50,19 @@ class Verdict:
     cap: float = 0.0
     drift: int = 0
     near: float = 0.0
+
+    @property
+    def numbers(self) -> list[int]:
+        """The numbers of steps of the rules that are left, the likeliest first."""
+        fits = sorted(self.fits, key=lambda fit: fit.misfit)
+        return list(dict.fromkeys(steps for fit in fits for _, steps in fit.pattern.members))
+
+    def with_steps(self, steps: int) -> Verdict:
+        """The verdict where the service's own number of steps is known, and is that of some of these rules."""
+        left = [(fit, fit.pattern.with_steps(steps)) for fit in self.fits]
+        kept = tuple(replace(fit, pattern=pattern) for fit, pattern in left if pattern is not None)
+        evidence = f"{self.evidence}; {steps} steps got the answer without a number"
+        return replace(self, fits=kept, decided=True, evidence=evidence)
 
 
 def explore(

@@ -30,8 +30,9 @@ MARGIN, WORST, SPARE, FREEDOM = 25.0, 3.0, 4, 3
 PROMISED = 1.5
 # How far out answers are judged, in units of the place behind the kink: as far as other kinks leave enough of them.
 STRETCHES = (5.0, 3.3, 2.2, 1.5)
-# Answers that no rule explains after which no more are asked: there is more than one kink.
-ENOUGH = 13
+# Answers that no rule explains after which no more are asked, as there is more than one kink; or that so many of the
+# rules explain, as what other kinks make of the shares leaves nothing to contradict them.
+ENOUGH, OPEN = 13, 0.8
 # A difference in squares of the noise below which a scale tells nothing; and how far apart places of the kink must lie
 # that can be told apart, in units of the bracket.
 FAINT, APART = 2.0, 1e-3
@@ -167,7 +168,8 @@ def told(
         stalled = weighed.explains and left == before and promised > PROMISED * MARGIN * weighed.scale
         before = left
         count = min(MORE, ray.asker.left - kept)
-        if settled or count <= 0 or (not weighed.explains and rows > ENOUGH):
+        in_vain = not weighed.explains or len(left) > OPEN * len(offered_shapes) > 1
+        if settled or count <= 0 or (in_vain and rows > ENOUGH):
             break
         # what no rule explains holds too many other kinks: fewer lie nearer
         scales, promised = offered[offered <= STRETCHES[2] * closer.high][:count], 0.0

@@ -47,8 +47,6 @@ class Ray:
 
     Attributes:
         drifting: whether the gradient changes between kinks too, as it does behind a softmax.
-        level: orthonormal directions in which the outputs change near the origin, if the ray keeps off them.
-        sloping: whether the gradient changes before the first kink already, as it does unless the outputs stay level.
         blur: changes of the answers that count as none, relative to their size.
         scatter: noise beyond that of the wire, relative to the answers.
         normal: that of the unit whose kink the ray is turned to.
@@ -63,7 +61,6 @@ class Ray:
         target: int,
         *,
         drifting: bool = False,
-        level: Float64[np.ndarray, "d k"] | None = None,
         steps: int | None = None,
     ) -> None:
         self.asker = asker
@@ -72,10 +69,8 @@ class Ray:
         self.target = target
         self.steps = steps
         self.drifting = drifting
-        self.level = level
-        self.sloping = drifting and level is None
         # behind a softmax what bends the gradient little is no kink yet
-        self.blur = BENT if self.sloping else 0.0
+        self.blur = BENT if drifting else 0.0
         self.scatter = 0.0
         self.normal = direction
         self.scales: list[float] = []
@@ -137,7 +132,7 @@ class Ray:
         weights = np.zeros(len(self.scales))
         scales = np.array(self.scales)
         weights[row] = 1.0
-        before = np.flatnonzero(scales < APART * scales[since]) if self.sloping else np.zeros(0, int)
+        before = np.flatnonzero(scales < APART * scales[since]) if self.drifting else np.zeros(0, int)
         further = 0.0
         if len(before):
             last = before[np.argmax(scales[before])]
@@ -179,13 +174,13 @@ class Ray:
         if not answers.shape[1] or not kept.any():
             return None
         deviations = np.hypot(deviations, max(self.scatter, scatter) * np.sqrt((answers**2).mean(0)))
-        return readings(np.array(self.reached)[kept], answers[kept], deviations[kept], drift)
+        return readings(np.array(self.reached)[kept], answers[kept], deviations[kept], drift, ramps=self.drifting)
 
 
 def first_kink(ray: Ray) -> Bracket | None:
     """Look for the first kink of a ray; None where the answers do not change beyond noise."""
     # where the gradient drifts, it takes one answer more to see a line
-    lag = 1 if ray.sloping else 0
+    lag = 1 if ray.drifting else 0
     ray.ask(FIRST * SHRINK ** np.arange(1 + lag))
     while ray.scales[-1] > SMALLEST:
         ray.ask([ray.scales[-1] * SHRINK])

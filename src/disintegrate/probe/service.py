@@ -12,17 +12,15 @@ from jaxtyping import Float, Float64, Int
 from disintegrate.errors import DisintegrateError, InvalidValue, NotPermitted
 from disintegrate.explainers.protocol import Explainer, Output
 from disintegrate.probe import baseline as baselines
+from disintegrate.probe.across import USUAL, across
 from disintegrate.probe.asking import Asker, Spent
-from disintegrate.probe.close_up import NARROW, ROUGH, close_up
 from disintegrate.probe.explore import LEAST_KEPT, Verdict, explore
-from disintegrate.probe.one_kink import FREEDOM, members_of, told
 from disintegrate.probe.ray import Origin, Ray, first_kink
 from disintegrate.probe.result import Baseline, Finding, NamedRule, Override, ProbeResult
 from disintegrate.probe.siblings import Siblings
 from disintegrate.probe.staircase import patterns, with_steps
 from disintegrate.probe.steer import steered
 from disintegrate.progress import SILENT, Progress
-from disintegrate.rules import PRESETS
 
 FEWEST_QUERIES = 8
 # Queries kept for telling apart the rules that attributions alone cannot.
@@ -35,18 +33,10 @@ PATCH = 10
 FAR, FAR_ENOUGH = 1000.0, 100.0
 # Outputs that are looked at for one that is not saturated, and what counts as such: p (1 - p).
 CLASSES, LIVELY = 4, 0.02
-# Outputs, at most, that are looked at for a ray along which none of them changes.
-LEVELLED = 10
 # How far from the service's own baseline rays begin where another may be sent, in units of the inputs' spread.
 ASIDE = 0.5
 # Steps that are asked to see whether a caller may set them.
 STEPS = (3, 7, 50, 64)
-# Kinks that are closed in on where the answers across one are not those of one, and the queries that this takes.
-RAYS, FRESH = 3, 20
-# So many rules that are left are few; and answers across a second kink that must be left to contradict one of them.
-FEW, SECOND = 20, 1
-# Numbers of steps that libraries take by themselves.
-USUAL = tuple(sorted({preset.steps for preset in PRESETS.values()}, reverse=True))
 NOT_ASKED = "the budget did not reach so far"
 
 
@@ -274,15 +264,10 @@ class _Session:
     def _rule(self, origin: Origin) -> None:
         direction = self._direction()
         drifting = self._in_unit_range() and self._saturates(origin)
-        level = None
         if drifting:
-            level = self._choose_target(origin, direction)
-            if level is not None and origin.named is None:
-                length = np.linalg.norm(direction)
-                direction = direction - level @ (level.T @ direction)
-                direction *= length / np.linalg.norm(direction)
-        ray = Ray(self.asker, origin, direction, self.target, drifting=drifting, level=level)
-        if origin.named is not None and self._rule_close_up(ray):
+            self._choose_target(origin, direction)
+        ray = Ray(self.asker, origin, direction, self.target, drifting=drifting)
+        if origin.named is not None and self._rule_across(ray):
             return
         first, kink = ray, 0.0
         verdict = Verdict((), False, "the answers do not change along the ray beyond what the wire rounds")
@@ -296,7 +281,9 @@ class _Session:
             own = self._own_number(USUAL)
             known = with_steps(patterns(), own)
             verdict = explore(ray, near, reserve=reserve, generator=self.generator, known=known)
-            verdict = self._of_own_number(verdict) if own is None else verdict
+            numbers = verdict.numbers
+            if own is None and len(numbers) > 1 and (own := self._own_number(numbers)) is not None:
+                verdict = verdict.with_steps(own)
         possible = tuple(NamedRule(*member) for fit in verdict.fits for member in fit.pattern.members)
         self._found(rules=Finding(None, verdict.evidence), possible=possible)
         judged = [row for row, scale in zip(ray.raw, ray.scales, strict=True) if scale <= verdict.cap * (1 + 1e-9)]
@@ -318,35 +305,17 @@ class _Session:
             baseline_honoured=self.result.baseline_override.value is Override.HONOURED,
         )
 
-    def _rule_close_up(self, ray: Ray) -> bool:
-        """Find the rule across a single kink, where a baseline may be sent; whether there is such a kink."""
-        own: int | None = None
-        place, among = 0.0, None
-        for number in range(RAYS):
-            if number:
-                # across another kink, of those rules that the first one left
-                ray = Ray(self.asker, ray.origin, self._direction(), self.target, drifting=ray.drifting)
-            few = number > 0 and among is not None and len(among) < FEW
-            closer = close_up(ray, ROUGH if few else NARROW)
-            if closer is None:
-                return False
-            self._steps_ignored()
-            place = closer.place
-            if own is None and number == 0:
-                own = self._own_number(USUAL)
-                among = None if own is None else members_of(own)
-            needed = SECOND if few else FREEDOM
-            seen = told(closer, kept=0, generator=self.generator, among=among, needed=needed)
-            if seen.decided or self.asker.left < FRESH:
-                break
-            among = seen.members or among
-        if own is None:
-            own = self._own_number(list(dict.fromkeys(steps for _, steps in seen.members)))
-        members = [member for member in seen.members if own in (None, member[1])]
-        self._found(rules=Finding(None, seen.evidence), possible=tuple(NamedRule(*member) for member in members))
-        if seen.decided:
+    def _rule_across(self, ray: Ray) -> bool:
+        """Find the rule across single kinks, where a baseline may be sent; whether there are such."""
+        found = across(ray, self._direction, self._own_number, self.generator)
+        if found is None:
+            return False
+        self._steps_ignored()
+        possible = tuple(NamedRule(*member) for member in found.members)
+        self._found(rules=Finding(None, found.evidence), possible=possible)
+        if found.decided:
             siblings = self._siblings(probabilities=ray.drifting)
-            self._found(rules=siblings.of_mass(ray, place, members, seen.evidence))
+            self._found(rules=siblings.of_mass(ray, found.place, list(found.members), found.evidence))
         return True
 
     def _own_number(self, numbers: Sequence[int]) -> int | None:
@@ -367,18 +336,6 @@ class _Session:
         except NotPermitted:
             return False
         return self._same(answer.attribution[0])
-
-    def _of_own_number(self, verdict: Verdict) -> Verdict:
-        """The verdict on rules of the service's own number of steps, if that is among those that are left."""
-        fits = sorted(verdict.fits, key=lambda fit: fit.misfit)
-        numbers = list(dict.fromkeys(steps for fit in fits for _, steps in fit.pattern.members))
-        own = self._own_number(numbers) if len(numbers) > 1 else None
-        if own is None:
-            return verdict
-        left = [(fit, fit.pattern.with_steps(own)) for fit in fits]
-        kept = tuple(replace(fit, pattern=pattern) for fit, pattern in left if pattern is not None)
-        evidence = f"{verdict.evidence}; {own} steps got the answer without a number"
-        return replace(verdict, fits=kept, decided=True, evidence=evidence)
 
     def _begins_there(self, origin: Origin, answers: list[Float64[np.ndarray, " d"]]) -> bool:
         """Whether rays begin at the baseline as far as answers show.
@@ -411,34 +368,21 @@ class _Session:
             self._found(output=Finding(Output.PROBABILITIES, evidence))
         return inside
 
-    def _choose_target(self, origin: Origin, direction: Float64[np.ndarray, " d"]) -> Float64[np.ndarray, "d k"] | None:
-        """Take an output that is not saturated at the baseline, where its gradient would drown in the digits.
-
-        Returns orthonormal directions in which the outputs change there; None where a few outputs were enough.
-        """
-        near = self.asker.sent((origin.point + 1e-2 * direction)[None])
-        moved = near[0] - origin.point
+    def _choose_target(self, origin: Origin, direction: Float64[np.ndarray, " d"]) -> None:
+        """Take an output that is not saturated at the baseline, where its gradient would drown in the digits."""
+        near = origin.point + 1e-2 * direction
         lively: dict[int, float] = {}
-        slopes = []
-        levelling = origin.named is None
-        for target in dict.fromkeys([self.target, *self.targets.tolist(), *range(LEVELLED)]):
-            if not levelling and (len(lively) == CLASSES or max(lively.values(), default=0.0) > LIVELY):
+        for target in dict.fromkeys([self.target, *self.targets.tolist(), *range(CLASSES)]):
+            if len(lively) == CLASSES or max(lively.values(), default=0.0) > LIVELY:
                 break
             try:
-                answer = self.asker.ask(near, target, origin=origin.named)
+                output = float(self.asker.ask(near[None], target, origin=origin.named).output[0])
             except Spent:
                 raise
             except DisintegrateError:
                 continue
-            output = float(answer.output[0])
             lively[target] = output * (1 - output)
-            slopes.append(np.divide(answer.attribution[0], moved, out=np.zeros(moved.size), where=moved != 0))
         self.target = max(lively, key=lively.__getitem__, default=self.target)
-        if not levelling or not slopes:
-            return None
-        # the slopes of all outputs sum to 0, so that one of the directions is rounding
-        left, size, _ = np.linalg.svd(np.array(slopes).T, full_matrices=False)
-        return left[:, size > 1e-3 * size.max()]
 
     def _digits(self) -> None:
         self.asker.learn_wire()

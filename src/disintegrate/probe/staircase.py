@@ -142,6 +142,8 @@ def readings(
     answers: Float64[np.ndarray, "q d"],
     deviation: Float64[np.ndarray, "q d"],
     drift: int,
+    *,
+    ramps: bool,
 ) -> Readings:
     """Split answers into drift, signal and noise by their singular values."""
     seen = np.asarray((deviation > 0).all(0))
@@ -165,7 +167,7 @@ def readings(
         strength=values[:count],
         coordinates=coordinates,
         drift=basis,
-        ramps=drift > 0,
+        ramps=ramps,
     )
 
 

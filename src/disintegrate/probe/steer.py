@@ -51,7 +51,7 @@ def steered(ray: Ray, bracket: Bracket) -> tuple[Ray, float]:
                 break
             bracket = ray.bisected(bracket, CLOSE)
             continue
-        if turned.size(before if turned.sloping else turned.news(2, 0)) < NEARER * late:
+        if turned.size(before if turned.drifting else turned.news(2, 0)) < NEARER * late:
             if not turned.drifting and turned.shows(before):
                 # where max pooling ties at the baseline, rounding decides, and each answer has its own gradient
                 size = float(np.linalg.norm(turned.divided()[0][2]))
@@ -71,8 +71,8 @@ def _nearer(ray: Ray, near: float) -> Bracket:
     row = int(np.argmin(np.abs(np.array(ray.scales) - low)))
     for _ in range(LOOKS):
         # where the gradient drifts, it takes one answer more to see a line
-        ray.ask(low * SHRINK ** np.arange(1, 3 if ray.sloping else 2))
-        inner = len(ray.scales) - (2 if ray.sloping else 1)
+        ray.ask(low * SHRINK ** np.arange(1, 3 if ray.drifting else 2))
+        inner = len(ray.scales) - (2 if ray.drifting else 1)
         if not ray.shows(ray.news(row, inner)):
             break
         low, high, row = ray.scales[inner], low, inner
@@ -109,17 +109,12 @@ def _turned(ray: Ray, bracket: Bracket, jump: Float64[np.ndarray, " d"]) -> tupl
         enough = max(enough, count * NORMAL / float(np.sqrt((ray.divided()[0] ** 2).mean())))
     known = np.isfinite(origin.error)
     enough = max(enough, 30 * count * float(np.median(origin.error[known])) if known.any() else 0.0)
-    ahead = normal if ray.level is None else normal - ray.level @ (ray.level.T @ normal)
-    ahead = ahead / max(float(np.linalg.norm(ahead)), 1e-300)
-    before = float(ahead @ ray.direction)
-    cosine = max(min(1.0, distance / enough), before / length)
-    aside = ray.direction - before * ahead
+    cosine = max(min(1.0, distance / enough), along / length)
+    aside = ray.direction - along * normal
     size = float(np.linalg.norm(aside))
-    direction = cosine * ahead
+    direction = cosine * normal
     if size > 0:
         direction = direction + np.sqrt(1 - cosine**2) * aside / size
-    turned = Ray(
-        asker, origin, direction * length, ray.target, drifting=ray.drifting, level=ray.level, steps=ray.steps
-    )  # fmt: skip
+    turned = Ray(asker, origin, direction * length, ray.target, drifting=ray.drifting, steps=ray.steps)
     turned.blur, turned.normal = ray.blur, normal
-    return turned, distance / (float(normal @ direction) * length)
+    return turned, distance / (cosine * length)

@@ -121,9 +121,7 @@ class Weighing:
         """
         far = self._far(first, 1) * np.array([[STRETCH], [1.0]])
         begin, end = self.asker.sent(first.origin.point + far * first.direction)
-        answers = [
-            self.asker.ask(one[None], first.target, origin=other) for one, other in ((begin, end), (end, begin))
-        ]
+        answers = [self.asker.ask(one[None], first.target, origin=other) for one, other in ((begin, end), (end, begin))]
         gap = float(answers[1].output[0] - answers[0].output[0])
         noise = self.asker.deviation(np.array([answer.output[0] for answer in answers]))
         totals = [float(sign * answer.attribution.sum()) for sign, answer in zip((-1, 1), answers, strict=True)]
