@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from disintegrate.probe.asking import Asker
 from disintegrate.probe.baseline import _bracketed
 from disintegrate.probe.explore import Verdict, explore
 from disintegrate.probe.ray import Origin, Ray
-from disintegrate.probe.staircase import Fit, patterns
+from disintegrate.probe.staircase import Fit, Pattern, patterns
 from disintegrate.progress import SILENT
 
 
@@ -58,7 +59,8 @@ def test_behind_a_softmax_a_rule_must_explain_answers_that_it_has_not_seen(
     fits = tuple(Fit(pattern, 1.0, one, one, one, 9, one) for pattern in patterns()[:2])
     seen: list[int] = []
 
-    def judged(ray: Ray, near: float, cap: float) -> Verdict:
+    def judged(ray: Ray, near: float, cap: float, known: Sequence[Pattern] | None) -> Verdict:
+        assert known is None
         # by the first answers one rule is left, by any more the other
         seen.append(len(ray.scales))
         return Verdict(fits[:1] if len(seen) == 1 else fits[1:], True, "", cap=cap)

@@ -55,6 +55,7 @@ def across(
     """
     own: int | None = None
     among: tuple[tuple[str, int], ...] | None = None
+    seen, place = None, 0.0
     for number in range(RAYS):
         if number:
             # across another kink, of those rules that the first one left
@@ -62,7 +63,8 @@ def across(
         few = number > 0 and among is not None and len(among) < FEW
         closer = close_up(ray, ROUGH if few else NARROW)
         if closer is None:
-            return None
+            break
+        place = closer.place
         if number == 0:
             own = own_number(USUAL)
             among = None if own is None else members_of(own)
@@ -71,7 +73,9 @@ def across(
         fresh = FRESH_FEW if among is not None and len(among) < FEW else FRESH
         if seen.decided or ray.asker.left < fresh:
             break
+    if seen is None:
+        return None
     if own is None:
         own = own_number(list(dict.fromkeys(steps for _, steps in seen.members)))
     members = tuple(member for member in seen.members if own in (None, member[1]))
-    return Across(members, seen.decided, closer.place, seen.evidence)
+    return Across(members, seen.decided, place, seen.evidence)

@@ -174,7 +174,7 @@ class Ray:
         if not answers.shape[1] or not kept.any():
             return None
         deviations = np.hypot(deviations, max(self.scatter, scatter) * np.sqrt((answers**2).mean(0)))
-        return readings(np.array(self.reached)[kept], answers[kept], deviations[kept], drift, ramps=self.drifting)
+        return readings(np.array(self.reached)[kept], answers[kept], deviations[kept], drift)
 
 
 def first_kink(ray: Ray) -> Bracket | None:

@@ -142,8 +142,6 @@ def readings(
     answers: Float64[np.ndarray, "q d"],
     deviation: Float64[np.ndarray, "q d"],
     drift: int,
-    *,
-    ramps: bool,
 ) -> Readings:
     """Split answers into drift, signal and noise by their singular values."""
     seen = np.asarray((deviation > 0).all(0))
@@ -167,7 +165,7 @@ def readings(
         strength=values[:count],
         coordinates=coordinates,
         drift=basis,
-        ramps=ramps,
+        ramps=drift > 0,
     )
 
 
