@@ -2,7 +2,8 @@
 
 Draws services whose settings are hidden, probes each with at most 60 queries, and compares what was found with what is
 true. Where the rule stays unknown, `identifiable.py` says whether the answers set it apart from its neighbours at all.
-Killed and started again, it goes on behind the last service. `--first 100 --services 50` probes a slice.
+Killed and started again, it goes on behind the last service. `--first 100 --services 50` probes a slice, and
+`--budget 240 --out results/probe_240.json` says what more queries would find.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import warnings
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,33 +40,39 @@ def main() -> None:
     parser.add_argument("--services", type=int, default=300)
     parser.add_argument("--first", type=int, default=0, help="the number of the first service")
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--budget", type=int, default=BUDGET, help="the most queries to a service")
     parser.add_argument("--out", type=Path, default=RESULTS / "probe.json")
     options = parser.parse_args()
     slice_ = f".{options.first}" if options.first else ""
+    slice_ += f".{options.budget}" if options.budget != BUDGET else ""
     journal = options.out.with_suffix(f".{options.seed}{slice_}.jsonl")
     done = [json.loads(line) for line in journal.read_text().splitlines()] if journal.is_file() else []
     with Progress() as progress, ExitStack() as workers:
         bar = progress.add_task("services", total=options.services, completed=len(done))
         left = [draw(options.seed, options.first + number) for number in range(len(done), options.services)]
         pool = workers.enter_context(ProcessPoolExecutor(options.workers)) if options.workers > 1 else None
-        for record in pool.map(measured, left) if pool else map(measured, left):
+        probing = partial(measured, budget=options.budget)
+        for record in pool.map(probing, left) if pool else map(probing, left):
             append_line(journal, json.dumps(record))
             done.append(record)
             progress.advance(bar)
-    record = {"seed": options.seed, "versions": versions(), "summary": summary(done), "services": done}
+    record = {
+        "seed": options.seed, "budget": options.budget, "versions": versions(), "summary": summary(done),
+        "services": done,
+    }  # fmt: skip
     write_atomically(options.out, (json.dumps(record, indent=1) + "\n").encode())
     journal.unlink(missing_ok=True)
     print(json.dumps(record["summary"], indent=1))
 
 
-def measured(truth: Truth) -> dict[str, Any]:
+def measured(truth: Truth, budget: int = BUDGET) -> dict[str, Any]:
     """Probe one service and compare."""
     service = serve(truth)
     assert isinstance(service.explainer, Hidden)  # noqa: S101
     asked = Recording(service.explainer)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = probe(asked, service.inputs, service.targets, budget=BUDGET)
+        found = probe(asked, service.inputs, service.targets, budget=budget)
         spent = service.explainer.queries
         apart = differing(truth, asked.requests) if found.rules.value is None else {}
     verdicts = judged(truth, service, found)
@@ -128,7 +136,7 @@ def summary(records: list[dict[str, Any]]) -> dict[str, Any]:
         "wrong": counts["wrong"],
         "rule_unknown": _unknown(records),
         "share_right": counts["right"] / len(records),
-        "queries": {"median": float(np.median(queries)), "largest": int(queries.max()), "budget": BUDGET},
+        "queries": {"median": float(np.median(queries)), "largest": int(queries.max())},
         "by_finding": by_finding,
         "by_setting": tables,
     }
