@@ -143,12 +143,12 @@ def probe(record: Record) -> str:
         for name, counts in found["by_finding"].items()
     ]
     lines += ["", "| wholly right, by setting | share |", "|---|---|"]
-    for axis in ("rule", "steps", "digits", "softmax", "network"):
+    for axis in ("baseline_override", "steps_override", "baseline", "rule", "steps", "digits", "softmax", "network"):
         shares = (
             f"{key} {counts.get('right', 0)}/{sum(counts.values())}"
             for key, counts in found["by_setting"][axis].items()
         )
-        lines.append(f"| {axis} | {', '.join(shares)} |")
+        lines.append(f"| {axis.replace('_', ' ')} | {', '.join(shares)} |")
     return "\n".join(
         [*lines, "", f"`python studies/probe.py --seed {record['seed']}`, [record](../results/probe.json)."]
     )
