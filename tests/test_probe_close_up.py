@@ -11,10 +11,14 @@ from torch import nn
 
 from disintegrate import Capabilities, LocalExplainer, Recording, Wire, Wired, probe
 from disintegrate.explainers.protocol import Explainer
+from disintegrate.probe import service
+from disintegrate.probe.across import Across
 from disintegrate.probe.asking import Asker
 from disintegrate.probe.close_up import BEFORE, NARROW, CloseUp, close_up, gradient_at
+from disintegrate.probe.explore import Verdict
 from disintegrate.probe.one_kink import FLOORS, matches, members_of, shapes, told
 from disintegrate.probe.ray import Origin, Ray
+from disintegrate.probe.staircase import Fit, patterns
 from disintegrate.probe.weighing import SURE, Weighing
 from disintegrate.progress import SILENT
 from disintegrate.rules import RULES, rule_named
@@ -148,14 +152,32 @@ def test_far_out_a_sum_over_the_outputs_says_the_mass(rule: str) -> None:
 
 
 def test_the_number_of_steps_that_a_library_takes_by_itself_is_asked_for() -> None:
-    service = Recording(LocalExplainer(_network(0), Capabilities(rule="captum_gausslegendre", default_steps=50)))
+    recording = Recording(LocalExplainer(_network(0), Capabilities(rule="captum_gausslegendre", default_steps=50)))
     inputs = np.random.default_rng(0).normal(size=(2, SIZE)).astype(np.float32)
-    found = probe(service, inputs, np.array([0, 1]))
+    found = probe(recording, inputs, np.array([0, 1]))
     named = found.rules.value or ()
     assert {(one.rule, one.steps) for one in named} == {("gauss_legendre", 50), ("captum_gausslegendre", 50)}
-    asked = [request.steps for request in service.requests if request.steps is not None]
+    asked = [request.steps for request in recording.requests if request.steps is not None]
     # 3 says that steps are honoured; then each library's own number, the largest first; one more must differ
     assert asked[0] == 3
     assert asked[-1] == 51
     assert asked[-2] == 50
     assert {steps for _, steps in members_of(50)} == {50}
+
+
+@pytest.mark.parametrize("baseline", [True, False])
+def test_a_rule_whose_number_of_steps_gets_another_answer_is_not_named(
+    monkeypatch: pytest.MonkeyPatch, baseline: bool
+) -> None:
+    # whatever the rays say, here of midpoint(8), the service's own answer is that of 12 steps
+    members = (("midpoint", 8), ("captum_riemann_middle", 8))
+    one = np.ones(1)
+    pattern = next(pattern for pattern in patterns(8) if ("midpoint", 8) in pattern.members)
+    verdict = Verdict((Fit(pattern, 1.0, one, one, one, 9, one),), True, "the rays say so")
+    monkeypatch.setattr(service, "across", lambda *_: Across(members, True, 0.1, "the rays say so"))
+    monkeypatch.setattr(service, "explore", lambda *_, **__: verdict)
+    permitted = Capabilities(rule="midpoint", default_steps=12, baseline=baseline)
+    inputs = np.random.default_rng(0).normal(size=(2, SIZE)).astype(np.float32)
+    found = probe(LocalExplainer(_network(0), permitted), inputs, np.array([0, 1]))
+    assert found.rules.value is None
+    assert found.rules.evidence.startswith("the rays say so; but the service")

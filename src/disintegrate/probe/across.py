@@ -38,6 +38,11 @@ class Across:
     place: float
     evidence: str
 
+    @property
+    def numbers(self) -> list[int]:
+        """The numbers of steps of the rules that are left."""
+        return list(dict.fromkeys(steps for _, steps in self.members))
+
 
 def across(
     ray: Ray,
@@ -53,7 +58,6 @@ def across(
         own_number: which of some numbers of steps is the service's own, where that can be asked.
         generator: for scales.
     """
-    own: int | None = None
     among: tuple[tuple[str, int], ...] | None = None
     seen, place = None, 0.0
     for number in range(RAYS):
@@ -75,7 +79,4 @@ def across(
             break
     if seen is None:
         return None
-    if own is None:
-        own = own_number(list(dict.fromkeys(steps for _, steps in seen.members)))
-    members = tuple(member for member in seen.members if own in (None, member[1]))
-    return Across(members, seen.decided, place, seen.evidence)
+    return Across(seen.members, seen.decided, place, seen.evidence)

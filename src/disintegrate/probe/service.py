@@ -37,6 +37,7 @@ CLASSES, LIVELY = 4, 0.02
 ASIDE = 0.5
 # Steps that are asked to see whether a caller may set them.
 STEPS = (3, 7, 50, 64)
+REFUTED = "but the service, which takes numbers of steps, answers otherwise with theirs than with none"
 NOT_ASKED = "the budget did not reach so far"
 
 
@@ -116,6 +117,7 @@ class _Session:
         self.target = int(targets[0])
         self.candidates = candidates
         self.generator = generator
+        self.alike: dict[int, bool] = {}
         self.spread = float(inputs.std()) or float(np.abs(inputs).max()) or 1.0
         unknown: Finding[Any] = Finding(None, NOT_ASKED)
         self.result = ProbeResult(
@@ -281,9 +283,10 @@ class _Session:
             own = self._own_number(USUAL)
             known = with_steps(patterns(), own)
             verdict = explore(ray, near, reserve=reserve, generator=self.generator, known=known)
-            numbers = verdict.numbers
-            if own is None and len(numbers) > 1 and (own := self._own_number(numbers)) is not None:
+            if own is None and (own := self._own_number(verdict.numbers)) is not None:
                 verdict = verdict.with_steps(own)
+            elif own is None and self._none_is_own(verdict.numbers):
+                verdict = replace(verdict, decided=False, evidence=f"{verdict.evidence}; {REFUTED}")
         possible = tuple(NamedRule(*member) for fit in verdict.fits for member in fit.pattern.members)
         self._found(rules=Finding(None, verdict.evidence), possible=possible)
         judged = [row for row, scale in zip(ray.raw, ray.scales, strict=True) if scale <= verdict.cap * (1 + 1e-9)]
@@ -311,11 +314,14 @@ class _Session:
         if found is None:
             return False
         self._steps_ignored()
-        possible = tuple(NamedRule(*member) for member in found.members)
-        self._found(rules=Finding(None, found.evidence), possible=possible)
-        if found.decided:
+        own = self._own_number(found.numbers)
+        members = [member for member in found.members if own in (None, member[1])]
+        self._found(rules=Finding(None, found.evidence), possible=tuple(NamedRule(*member) for member in members))
+        if found.decided and self._none_is_own(found.numbers):
+            self._found(rules=Finding(None, f"{found.evidence}; {REFUTED}"))
+        elif found.decided:
             siblings = self._siblings(probabilities=ray.drifting)
-            self._found(rules=siblings.of_mass(ray, found.place, list(found.members), found.evidence))
+            self._found(rules=siblings.of_mass(ray, found.place, members, found.evidence))
         return True
 
     def _own_number(self, numbers: Sequence[int]) -> int | None:
@@ -329,13 +335,17 @@ class _Session:
         return None if found is None or self._same_with(found + 1) else found
 
     def _same_with(self, steps: int) -> bool:
-        if self.asker.left <= LEAST_KEPT:
-            return False
-        try:
-            answer = self.asker.ask(self.inputs[:1], int(self.targets[0]), steps=steps)
-        except NotPermitted:
-            return False
-        return self._same(answer.attribution[0])
+        if steps not in self.alike and self.asker.left > LEAST_KEPT:
+            try:
+                answer = self.asker.ask(self.inputs[:1], int(self.targets[0]), steps=steps)
+            except NotPermitted:
+                return False
+            self.alike[steps] = self._same(answer.attribution[0])
+        return self.alike.get(steps, False)
+
+    def _none_is_own(self, numbers: Sequence[int]) -> bool:
+        """Whether each of these numbers of steps got another answer than none."""
+        return bool(numbers) and all(self.alike.get(steps) is False for steps in numbers)
 
     def _begins_there(self, origin: Origin, answers: list[Float64[np.ndarray, " d"]]) -> bool:
         """Whether rays begin at the baseline as far as answers show.
