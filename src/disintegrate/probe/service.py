@@ -134,6 +134,7 @@ class _Session:
             origin = self._baseline()
             if origin is not None and naming:
                 self._rule(origin)
+                self._confirm()
         except Spent:
             pass
         except NotPermitted as refusal:
@@ -283,10 +284,8 @@ class _Session:
             own = self._own_number(USUAL)
             known = with_steps(patterns(), own)
             verdict = explore(ray, near, reserve=reserve, generator=self.generator, known=known)
-            if own is None and (own := self._own_number(verdict.numbers)) is not None:
+            if own is None and len(verdict.numbers) > 1 and (own := self._own_number(verdict.numbers)) is not None:
                 verdict = verdict.with_steps(own)
-            elif own is None and self._none_is_own(verdict.numbers):
-                verdict = replace(verdict, decided=False, evidence=f"{verdict.evidence}; {REFUTED}")
         possible = tuple(NamedRule(*member) for fit in verdict.fits for member in fit.pattern.members)
         self._found(rules=Finding(None, verdict.evidence), possible=possible)
         judged = [row for row, scale in zip(ray.raw, ray.scales, strict=True) if scale <= verdict.cap * (1 + 1e-9)]
@@ -317,9 +316,7 @@ class _Session:
         own = self._own_number(found.numbers)
         members = [member for member in found.members if own in (None, member[1])]
         self._found(rules=Finding(None, found.evidence), possible=tuple(NamedRule(*member) for member in members))
-        if found.decided and self._none_is_own(found.numbers):
-            self._found(rules=Finding(None, f"{found.evidence}; {REFUTED}"))
-        elif found.decided:
+        if found.decided:
             siblings = self._siblings(probabilities=ray.drifting)
             self._found(rules=siblings.of_mass(ray, found.place, members, found.evidence))
         return True
@@ -334,8 +331,8 @@ class _Session:
         found = next((steps for steps in numbers if self._same_with(steps)), None)
         return None if found is None or self._same_with(found + 1) else found
 
-    def _same_with(self, steps: int) -> bool:
-        if steps not in self.alike and self.asker.left > LEAST_KEPT:
+    def _same_with(self, steps: int, kept: int = LEAST_KEPT) -> bool:
+        if steps not in self.alike and self.asker.left > kept:
             try:
                 answer = self.asker.ask(self.inputs[:1], int(self.targets[0]), steps=steps)
             except NotPermitted:
@@ -343,9 +340,16 @@ class _Session:
             self.alike[steps] = self._same(answer.attribution[0])
         return self.alike.get(steps, False)
 
-    def _none_is_own(self, numbers: Sequence[int]) -> bool:
-        """Whether each of these numbers of steps got another answer than none."""
-        return bool(numbers) and all(self.alike.get(steps) is False for steps in numbers)
+    def _confirm(self) -> None:
+        """Take a rule back whose number of steps, where a caller may set them, gets another answer than none."""
+        rules = self.result.rules
+        if rules.value is None or self.result.steps_override.value is not Override.HONOURED:
+            return
+        numbers = list(dict.fromkeys(named.steps for named in rules.value))
+        if not self.result.deterministic.value or any(self._same_with(steps, kept=0) for steps in numbers):
+            return
+        if all(self.alike.get(steps) is False for steps in numbers):
+            self._found(rules=Finding(None, f"{rules.evidence}; {REFUTED}"))
 
     def _begins_there(self, origin: Origin, answers: list[Float64[np.ndarray, " d"]]) -> bool:
         """Whether rays begin at the baseline as far as answers show.
