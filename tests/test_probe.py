@@ -27,8 +27,8 @@ from disintegrate import (
 )
 from disintegrate.errors import BadAnswer, InvalidValue
 from disintegrate.probe import NamedRule, Override
-from disintegrate.probe.across import USUAL
 from disintegrate.probe.digits import grain, wire_of
+from disintegrate.probe.own_number import USUAL
 from disintegrate.probe.staircase import patterns
 from disintegrate.rules import rule_named
 

@@ -12,11 +12,10 @@ from torch import nn
 from disintegrate import Capabilities, LocalExplainer, Recording, Wire, Wired, probe
 from disintegrate.explainers.protocol import Explainer
 from disintegrate.probe import service
-from disintegrate.probe.across import Across
 from disintegrate.probe.asking import Asker
 from disintegrate.probe.close_up import BEFORE, NARROW, CloseUp, close_up, gradient_at
 from disintegrate.probe.explore import Verdict
-from disintegrate.probe.one_kink import FLOORS, matches, members_of, shapes, told
+from disintegrate.probe.one_kink import FLOORS, Told, matches, members_of, shapes, told
 from disintegrate.probe.ray import Origin, Ray
 from disintegrate.probe.staircase import Fit, patterns
 from disintegrate.probe.weighing import SURE, Weighing
@@ -78,7 +77,7 @@ def test_a_share_is_the_sum_of_the_weights_beyond_the_kink(rule: str, steps: int
     shape = next(shape for shape in shapes() if (rule, steps) in shape.members)
     quadrature = rule_named(rule)(steps)
     positions = np.random.default_rng(0).uniform(0, 1.1, 50)
-    for position, found in zip(positions, shape.share(positions), strict=True):
+    for position, found in zip(positions, shape.staircase(positions), strict=True):
         beyond = sum(w for t, w in zip(quadrature.nodes, quadrature.weights, strict=True) if t > position)
         assert abs(found - beyond / quadrature.mass) < 1e-9
 
@@ -87,7 +86,7 @@ def test_a_share_is_the_sum_of_the_weights_beyond_the_kink(rule: str, steps: int
 @pytest.mark.parametrize("rule", sorted(RULES))
 def test_every_rule_is_told_by_one_kink(rule: str, steps: int, softmax: bool) -> None:
     ray = _ray(_network(11, softmax=softmax), rule, steps, 3, digits=6)
-    seen = told(_closed(ray), kept=0, generator=np.random.default_rng(0))
+    seen = told(_closed(ray), generator=np.random.default_rng(0))
     assert seen.decided, seen.evidence
     assert (rule, steps) in seen.members
     grids = {(rule_named(name)(n).steps, round(float(rule_named(name)(n).nodes[-1]), 6)) for name, n in seen.members}
@@ -117,7 +116,7 @@ def test_other_kinks_on_the_ray_are_told_from_the_one_that_was_closed_in() -> No
     short = Ray(ray.asker, closer.ray.origin, closer.ray.direction, 0)
     ends = [gradient_at(short, end, 2.0) for end in closer.ends]
     closer = replace(closer, ray=short, before=ends[0], behind=ends[1])
-    seen = told(closer, kept=0, generator=generator)
+    seen = told(closer, generator=generator)
     assert seen.decided
     assert set(seen.members) == {("riemann_right", 12), ("captum_riemann_right", 12)}
     whole = closer.crossings(np.inf)
@@ -132,7 +131,7 @@ def test_with_few_rules_left_a_second_kink_needs_few_answers() -> None:
     closer = _closed(ray)
     begin = ray.asker.spent
     among = [("midpoint", 40), ("midpoint", 41), ("gauss_legendre", 40)]
-    seen = told(closer, kept=0, generator=np.random.default_rng(2), among=among, needed=1)
+    seen = told(closer, generator=np.random.default_rng(2), among=among, needed=1)
     assert seen.decided
     assert seen.members == (("midpoint", 40),)
     assert ray.asker.spent - begin <= 11
@@ -174,7 +173,7 @@ def test_a_rule_whose_number_of_steps_gets_another_answer_is_not_named(
     one = np.ones(1)
     pattern = next(pattern for pattern in patterns(8) if ("midpoint", 8) in pattern.members)
     verdict = Verdict((Fit(pattern, 1.0, one, one, one, 9, one),), True, "the rays say so")
-    monkeypatch.setattr(service, "across", lambda *_: Across(members, True, 0.1, "the rays say so"))
+    monkeypatch.setattr(service, "across", lambda *_: Told(members, True, 0.1, "the rays say so"))
     monkeypatch.setattr(service, "explore", lambda *_, **__: verdict)
     permitted = Capabilities(rule="midpoint", default_steps=12, baseline=baseline)
     inputs = np.random.default_rng(0).normal(size=(2, SIZE)).astype(np.float32)

@@ -49,6 +49,13 @@ def test_siblings_are_told_apart_where_the_gradient_is_smooth(family: tuple[tupl
         assert np.sort(likely)[-1] > np.sort(likely)[-2] + SURE
 
 
+def test_a_single_answer_behind_a_softmax_tells_no_rules_apart() -> None:
+    one = np.ones(1)
+    sums = [Sums(0.1 * one, 0.03 * one, 1e-6 * one, 0.4 * one, 1e-7 * one)]
+    likely = log_likelihoods(sums, [rule_named(rule)(steps) for rule, steps in UNIFORM], bending=True)
+    assert (likely == 0).all()
+
+
 def _walked(rule: Quadrature, generator: np.random.Generator, scales: np.ndarray) -> Sums:
     """The sums and outputs of a gradient that jumps at random places of a ray, term by term."""
     places, jumps = generator.exponential(0.8, 12), generator.normal(size=12)

@@ -90,8 +90,8 @@ class CloseUp:
         jump, way = (pair[1] - pair[0]) / columns, (answers - pair[0]) / columns
         size = max(float(jump @ jump), 1e-300)
         shares = way @ jump / size
-        deviations = np.sqrt((jump * noise / columns) ** 2 @ np.ones(len(jump))) / size
-        ends = np.sqrt((jump * end_noise / columns) ** 2 @ np.ones(len(jump))) / size
+        deviations = np.sqrt(((jump * noise / columns) ** 2).sum(1)) / size
+        ends = np.sqrt(((jump * end_noise / columns) ** 2).sum(1)) / size
         aside = way - np.outer(shares, jump)
         left, values, _ = np.linalg.svd(aside, full_matrices=False)
         beyond = values > EDGE * (np.sqrt(aside.shape[1]) + np.sqrt(len(aside)))

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from disintegrate.probe.close_up import CloseUp, Crossings, gradient_at, share
-from disintegrate.probe.staircase import MOST_STEPS, legendre, patterns
+from disintegrate.probe.staircase import MOST_STEPS, Pattern, legendre, patterns
 from disintegrate.rules import rule_named
 
 # How far out is asked, in units of the kink's place, how many scales at first and in each later round.
@@ -42,44 +42,25 @@ FLOORS = (0.0, 1e-4, 5e-4, 2e-3)
 CANDIDATES, RIVALS, CLEAR = 300, 30, 60.0
 
 
-@dataclass(frozen=True, eq=False)
-class Shape:
-    """Nodes, and weights over the mass, that some rules share.
-
-    Attributes:
-        members: the rules and steps.
-        nodes: ascending.
-        above: `above[k]` is the share of all weights from the k-th node on; one more entry, 0.
-    """
-
-    members: tuple[tuple[str, int], ...]
-    nodes: Float64[np.ndarray, " n"]
-    above: Float64[np.ndarray, " n+1"]
-
-    def share(self, positions: Float64[np.ndarray, "*shape"]) -> Float64[np.ndarray, "*shape"]:
-        """The share of the weights beyond each position."""
-        return self.above[np.searchsorted(self.nodes, positions, side="right")]
-
-
 def members_of(steps: int) -> tuple[tuple[str, int], ...]:
     """All rules of so many steps."""
     return tuple(member for shape in shapes() for member in shape.members if member[1] == steps)
 
 
-def _among(members: Collection[tuple[str, int]] | None) -> Sequence[Shape]:
+def _among(members: Collection[tuple[str, int]] | None) -> Sequence[Pattern]:
     """The shapes that have one of these members."""
     return [shape for shape in shapes() if members is None or any(member in members for member in shape.members)]
 
 
 @lru_cache
-def shapes(most: int = MOST_STEPS) -> tuple[Shape, ...]:
-    """All that a single kink can tell apart.
+def shapes(most: int = MOST_STEPS) -> tuple[Pattern, ...]:
+    """All that a single kink between known gradients can tell apart: all nodes as they are, weights over the mass.
 
     Example:
         >>> any({("riemann_right", 3), ("captum_riemann_right", 3)} == set(shape.members) for shape in shapes(4))
         True
     """
-    alike: dict[tuple[float, ...], list[Shape]] = {}
+    alike: dict[tuple[float, ...], list[Pattern]] = {}
     for pattern in patterns(most):
         for rule, steps in pattern.members:
             nodes, weights = _quadrature(rule, steps)
@@ -87,9 +68,9 @@ def shapes(most: int = MOST_STEPS) -> tuple[Shape, ...]:
             nodes, weights = nodes[order], weights[order] / weights.sum()
             above = np.append(np.cumsum(weights[::-1])[::-1], 0.0)
             key = (len(nodes), *np.round(np.append(nodes[[0, -1]], weights[[0, -1]]), 6))
-            alike.setdefault(key, []).append(Shape(((rule, steps),), nodes, above))
+            alike.setdefault(key, []).append(Pattern(((rule, steps),), nodes, above))
     return tuple(
-        Shape(tuple(shape.members[0] for shape in same), same[0].nodes, same[0].above) for same in alike.values()
+        Pattern(tuple(shape.members[0] for shape in same), same[0].nodes, same[0].above) for same in alike.values()
     )
 
 
@@ -111,7 +92,7 @@ class Match:
         curve: what it makes of each scale that may be asked next.
     """
 
-    shape: Shape
+    shape: Pattern
     misfit: float
     place: float
     curve: Float64[np.ndarray, " c"]
@@ -123,19 +104,25 @@ class Told:
 
     Attributes:
         members: rules and steps, the likeliest first.
-        decided: whether they are all of one shape.
+        decided: whether nothing but their mass may tell them apart.
+        place: where the kink lies on the ray that it was looked for on.
         evidence: the reason, as a sentence.
     """
 
     members: tuple[tuple[str, int], ...]
     decided: bool
+    place: float
     evidence: str
+
+    @property
+    def numbers(self) -> list[int]:
+        """The numbers of steps of the rules that are left, the likeliest first."""
+        return list(dict.fromkeys(steps for _, steps in self.members))
 
 
 def told(
     closer: CloseUp,
     *,
-    kept: int,
     generator: np.random.Generator,
     among: Collection[tuple[str, int]] | None = None,
     needed: int = FREEDOM,
@@ -144,7 +131,6 @@ def told(
 
     Args:
         closer: the ray, and the gradients on either side.
-        kept: queries that are left to others.
         generator: for scales.
         among: the rules and steps that it may be; None for any.
         needed: answers that must be left to contradict the one that is named.
@@ -152,10 +138,10 @@ def told(
     ray = closer.ray
     offered_shapes = _among(among)
     low, high = NEAREST * closer.low, FARTHEST * closer.high
-    count = min(START, ray.asker.left - kept)
+    count = min(START, ray.asker.left)
     if count > 0:
         ray.ask(low * (high / low) ** ((np.arange(count) + generator.random(count)) / count))
-    before: list[Shape] = []
+    before: list[Pattern] = []
     promised = 0.0
     while True:
         offered = low * (high / low) ** generator.random(CANDIDATES)
@@ -167,7 +153,7 @@ def told(
         # where a kink before the bracket makes a staircase that another rule's could be, no answer of this ray helps
         stalled = weighed.explains and left == before and promised > PROMISED * MARGIN * weighed.scale
         before = left
-        count = min(MORE, ray.asker.left - kept)
+        count = min(MORE, ray.asker.left)
         in_vain = not weighed.explains or len(left) > OPEN * len(offered_shapes) > 1
         if settled or count <= 0 or (in_vain and rows > ENOUGH):
             break
@@ -187,14 +173,20 @@ def told(
         closer, before = nearer, []
     members = tuple(member for match in rivals for member in match.shape.members if among is None or member in among)
     name = "{}({})".format(*members[0])
-    if not weighed.explains:
-        return Told((), False, f"no rule explains {rows} answers across one kink; {name} comes nearest")
-    if not settled:
-        return Told(members, False, f"{len(rivals)} rules explain {rows} answers across one kink alike, as {name} does")
     judged = len(weighed.crossings.scales)
-    evidence = f"{judged} answers across one kink are those of {name}: it lies {best.misfit:.3g} from them where noise "
-    evidence += f"would put it {weighed.freedom}"
-    return Told(members, True, evidence + f", the next best {weighed.found[1].misfit:.3g}")
+    if not weighed.explains:
+        members, evidence = (), f"no rule explains {rows} answers across one kink; {name} comes nearest"
+    elif len(rivals) > 1:
+        evidence = f"{len(rivals)} rules explain {rows} answers across one kink alike, as {name} does"
+    elif not settled:
+        evidence = f"{judged} answers across one kink are too few to contradict {name}"
+    else:
+        evidence = (
+            f"{judged} answers across one kink are those of {name}: it lies {best.misfit:.3g} from them where noise "
+            f"would put it {weighed.freedom}"
+        )
+        evidence += f", the next best {weighed.found[1].misfit:.3g}" if len(weighed.found) > 1 else ""
+    return Told(members, settled, closer.place, evidence)
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,7 +228,7 @@ class Weighed:
         return float(np.hypot(np.median(self.crossings.noise), self.floor)) if len(self.crossings.noise) else 1.0
 
 
-def _weighed(closer: CloseUp, among: Sequence[Shape], offered: Float64[np.ndarray, " c"]) -> Weighed:
+def _weighed(closer: CloseUp, among: Sequence[Pattern], offered: Float64[np.ndarray, " c"]) -> Weighed:
     """By the longest stretch of the ray that other kinks leave answers enough of to contradict a shape."""
     weighed = None
     for further in STRETCHES:
@@ -258,7 +250,7 @@ def _weighed(closer: CloseUp, among: Sequence[Shape], offered: Float64[np.ndarra
 def matches(
     closer: CloseUp,
     crossings: Crossings,
-    among: Sequence[Shape],
+    among: Sequence[Pattern],
     offered: Float64[np.ndarray, " c"],
     floor: float,
 ) -> list[Match]:
@@ -278,7 +270,7 @@ def matches(
         edges = np.sort(edges[(edges > closer.low) & (edges < closer.high)])
         edges = np.concatenate([[closer.low], edges, [closer.high]])
         places = (edges[1:] + edges[:-1]) / 2
-        columns = np.vstack([shape.share(places / scales[:, None]), np.zeros(len(places)), np.ones(len(places))])
+        columns = np.vstack([shape.staircase(places / scales[:, None]), np.zeros(len(places)), np.ones(len(places))])
         columns = columns / weight[:, None]
         white = columns - basis @ (basis.T @ columns)
         size = (white**2).sum(0)
@@ -287,7 +279,7 @@ def matches(
         at = int(np.argmin(misfit))
         # two numbers that are nearly equal lose digits
         exact = float(((left - factor[at] * white[:, at]) ** 2).sum())
-        found.append(Match(shape, exact, float(places[at]), factor[at] * shape.share(places[at] / offered)))
+        found.append(Match(shape, exact, float(places[at]), factor[at] * shape.staircase(places[at] / offered)))
     return sorted(found, key=lambda match: match.misfit)
 
 
@@ -322,6 +314,8 @@ def _placed(closer: CloseUp, rivals: Sequence[Match]) -> CloseUp | None:
 
     Rules whose nodes differ by a stretch of the ray make the same answers of kinks at different places.
     """
+    if len(rivals) < 2:
+        return None
     places = np.sort([rival.place for rival in rivals])
     gaps = np.diff(places)
     at = int(np.argmax(gaps))

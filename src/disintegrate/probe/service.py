@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float64, Int
 
-from disintegrate.errors import DisintegrateError, InvalidValue, NotPermitted
+from disintegrate.errors import DisintegrateError, NotPermitted
 from disintegrate.explainers.protocol import Explainer, Output
 from disintegrate.probe import baseline as baselines
-from disintegrate.probe.across import USUAL, across
+from disintegrate.probe.across import across
 from disintegrate.probe.asking import Asker, Spent
-from disintegrate.probe.explore import LEAST_KEPT, Verdict, explore
+from disintegrate.probe.checked import checked
+from disintegrate.probe.explore import Verdict, explore
+from disintegrate.probe.own_number import USUAL, OwnNumber
 from disintegrate.probe.ray import Origin, Ray, first_kink
 from disintegrate.probe.result import Baseline, Finding, NamedRule, Override, ProbeResult
 from disintegrate.probe.siblings import Siblings
@@ -22,7 +25,6 @@ from disintegrate.probe.staircase import patterns, with_steps
 from disintegrate.probe.steer import steered
 from disintegrate.progress import SILENT, Progress
 
-FEWEST_QUERIES = 8
 # Queries kept for telling apart the rules that attributions alone cannot.
 RESERVE, RESERVE_FEW_STEPS = 8, 3
 # Largest input that is made of neighbouring coordinates only: fewer kinks, and digits enough.
@@ -37,6 +39,7 @@ CLASSES, LIVELY = 4, 0.02
 ASIDE = 0.5
 # Steps that are asked to see whether a caller may set them.
 STEPS = (3, 7, 50, 64)
+# Why a rule was taken back, and why something was not found.
 REFUTED = "but the service, which takes numbers of steps, answers otherwise with theirs than with none"
 NOT_ASKED = "the budget did not reach so far"
 
@@ -85,7 +88,7 @@ def probe(
         >>> found.rules.value[0].rule == "midpoint" and found.rules.value[0].steps == 12 and found.queries <= 60
         True
     """
-    _check(inputs, targets, budget, candidates)
+    checked(inputs, targets, budget, candidates)
     asker = Asker(
         explainer, inputs.shape[1:], np.dtype(dtype or inputs.dtype), budget, progress.task("probe: queries", budget)
     )
@@ -117,7 +120,6 @@ class _Session:
         self.target = int(targets[0])
         self.candidates = candidates
         self.generator = generator
-        self.alike: dict[int, bool] = {}
         self.spread = float(inputs.std()) or float(np.abs(inputs).max()) or 1.0
         unknown: Finding[Any] = Finding(None, NOT_ASKED)
         self.result = ProbeResult(
@@ -281,10 +283,14 @@ class _Session:
             kink = bracket.middle
             ray, near = steered(ray, bracket)
             reserve = RESERVE_FEW_STEPS if steps_honoured else RESERVE
-            own = self._own_number(USUAL)
+            own = self._own_number.among(USUAL)
             known = with_steps(patterns(), own)
             verdict = explore(ray, near, reserve=reserve, generator=self.generator, known=known)
-            if own is None and len(verdict.numbers) > 1 and (own := self._own_number(verdict.numbers)) is not None:
+            if (
+                own is None
+                and len(verdict.numbers) > 1
+                and (own := self._own_number.among(verdict.numbers)) is not None
+            ):
                 verdict = verdict.with_steps(own)
         possible = tuple(NamedRule(*member) for fit in verdict.fits for member in fit.pattern.members)
         self._found(rules=Finding(None, verdict.evidence), possible=possible)
@@ -294,6 +300,11 @@ class _Session:
             chosen = self._siblings(probabilities=drifting).choose(first, kink, ray, verdict)
             if self._begins_there(origin, self.asker.numbers[asked:]):
                 self._found(rules=chosen)
+
+    @cached_property
+    def _own_number(self) -> OwnNumber:
+        honoured = self.result.steps_override.value is Override.HONOURED and bool(self.result.deterministic.value)
+        return OwnNumber(self.asker, self.inputs[:1], int(self.targets[0]), self._same, honoured)
 
     def _siblings(self, *, probabilities: bool) -> Siblings:
         return Siblings(
@@ -313,7 +324,7 @@ class _Session:
         if found is None:
             return False
         self._steps_ignored()
-        own = self._own_number(found.numbers)
+        own = self._own_number.among(found.numbers)
         members = [member for member in found.members if own in (None, member[1])]
         self._found(rules=Finding(None, found.evidence), possible=tuple(NamedRule(*member) for member in members))
         if found.decided:
@@ -321,34 +332,10 @@ class _Session:
             self._found(rules=siblings.of_mass(ray, found.place, members, found.evidence))
         return True
 
-    def _own_number(self, numbers: Sequence[int]) -> int | None:
-        """Which of some numbers of steps is the service's own, where it takes a caller's.
-
-        The answer is the same then, and with one step more it is not.
-        """
-        if self.result.steps_override.value is not Override.HONOURED or not self.result.deterministic.value:
-            return None
-        found = next((steps for steps in numbers if self._same_with(steps)), None)
-        return None if found is None or self._same_with(found + 1) else found
-
-    def _same_with(self, steps: int, kept: int = LEAST_KEPT) -> bool:
-        if steps not in self.alike and self.asker.left > kept:
-            try:
-                answer = self.asker.ask(self.inputs[:1], int(self.targets[0]), steps=steps)
-            except NotPermitted:
-                return False
-            self.alike[steps] = self._same(answer.attribution[0])
-        return self.alike.get(steps, False)
-
     def _confirm(self) -> None:
         """Take a rule back whose number of steps, where a caller may set them, gets another answer than none."""
         rules = self.result.rules
-        if rules.value is None or self.result.steps_override.value is not Override.HONOURED:
-            return
-        numbers = list(dict.fromkeys(named.steps for named in rules.value))
-        if not self.result.deterministic.value or any(self._same_with(steps, kept=0) for steps in numbers):
-            return
-        if all(self.alike.get(steps) is False for steps in numbers):
+        if rules.value is not None and self._own_number.refuted([named.steps for named in rules.value]):
             self._found(rules=Finding(None, f"{rules.evidence}; {REFUTED}"))
 
     def _begins_there(self, origin: Origin, answers: list[Float64[np.ndarray, " d"]]) -> bool:
@@ -411,37 +398,3 @@ class _Session:
     def _outputs_seen(self) -> None:
         if self.result.output.value is None and self.asker.outputs and not self._in_unit_range():
             self._found(output=Finding(Output.LOGITS, "outputs lie outside [0, 1]"))
-
-
-def _check(
-    inputs: Float[np.ndarray, "n *shape"],
-    targets: Int[np.ndarray, " n"],
-    budget: int,
-    candidates: Mapping[str, Float[np.ndarray, "*shape"]] | None,
-) -> None:
-    named: tuple[tuple[str, object], ...] = (("inputs", inputs), ("targets", targets))
-    for name, given in named:
-        if not isinstance(given, np.ndarray):
-            got = type(given).__name__
-            raise InvalidValue(f"The {name} must be a numpy array.", got=got, instead=f"Use np.asarray({name}).")
-    if inputs.ndim < 2 or len(inputs) == 0 or targets.shape != inputs.shape[:1]:
-        raise InvalidValue(
-            "Inputs need a batch dimension, and one target each.",
-            got=f"inputs {inputs.shape}, targets {targets.shape}",
-            instead="Give inputs of shape [n, ...] and n targets.",
-        )
-    if not np.issubdtype(inputs.dtype, np.floating) or not np.isfinite(inputs).all():
-        raise InvalidValue("Inputs must be finite numbers.", got=inputs.dtype, instead="Use float32 without NaN.")
-    if not np.issubdtype(targets.dtype, np.integer):
-        raise InvalidValue("Targets are indices of outputs.", got=targets.dtype, instead="Use targets.astype(int).")
-    if isinstance(budget, bool) or budget != int(budget) or budget < FEWEST_QUERIES:
-        raise InvalidValue(
-            f"The budget must be a whole number of at least {FEWEST_QUERIES}.", got=budget, instead="Use 60."
-        )
-    for name, point in (candidates or {}).items():
-        if np.shape(point) != inputs.shape[1:]:
-            raise InvalidValue(
-                f"The baseline {name} must have the shape of one input.",
-                got=np.shape(point),
-                instead=f"Give an array of shape {inputs.shape[1:]}.",
-            )

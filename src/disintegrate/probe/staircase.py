@@ -24,11 +24,11 @@ MOST_STEPS = 256
 
 @dataclass(frozen=True, eq=False)
 class Pattern:
-    """Nodes above 0, and weights up to a factor, that several rules share.
+    """Nodes, and weights up to a factor, that several rules share.
 
     Attributes:
         members: the rules and steps that look like this.
-        nodes: ascending, the largest one is 1.
+        nodes: ascending; those above 0, the largest one 1, where answers tell no more than that.
         above: weights beyond each place: `above[k]` is the sum of all from the k-th node on; one more entry, 0.
     """
 

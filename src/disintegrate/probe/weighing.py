@@ -20,6 +20,8 @@ from disintegrate.rules import rule_named
 
 # How much likelier, as a logarithm, the best rule must be than any other.
 SURE = 10.0
+# The largest square of a rule that fits one number, in units of its noise.
+FITS = 9.0
 # How far answers may lie outside what the likeliest rule makes, in squares of their spread per answer.
 OUTSIDE = 2.5
 # Scales of a new ray that show where it begins and how far it goes, those that are spread between, how many at once.
@@ -107,11 +109,7 @@ class Weighing:
         near, noise = total[begin] / first.scales[begin], spread[begin] / first.scales[begin]
         first.drop(-1)
         deviation = np.hypot(spread[-1] / at, np.hypot(noise * weights.max(), NEAR_ENOUGH / 3 * near * weights.max()))
-        left = ((far - near * weights) / deviation) ** 2
-        if not np.isfinite(left).all() or left.min() > 9:
-            return np.zeros(len(self.groups))
-        found: Float64[np.ndarray, " g"] = np.maximum(-(left - left.min()) / 2, -2 * SURE)
-        return found
+        return _scores(((far - near * weights) / deviation) ** 2)
 
     def by_length(self, first: Ray) -> Float64[np.ndarray, " g"]:
         """How well each rule's mass agrees with a ray between two points far out, of which both may be sent.
@@ -129,11 +127,7 @@ class Weighing:
         masses = np.array([rule_named(group[0][0])(group[0][1]).mass for group in self.groups])
         deviation = np.hypot(np.mean(spreads), masses * float(np.hypot(*noise)))
         deviation = np.hypot(deviation, STRAIGHT * masses * abs(gap))
-        left: Float64[np.ndarray, " g"] = ((np.mean(totals) - masses * gap) / deviation) ** 2
-        if not np.isfinite(left).all() or left.min() > 9:
-            return np.zeros(len(self.groups))
-        found: Float64[np.ndarray, " g"] = np.maximum(-(left - left.min()) / 2, -2 * SURE)
-        return found
+        return _scores(((np.mean(totals) - masses * gap) / deviation) ** 2)
 
     def _rounds(self, ray: Ray, begin: list[float], far: float, kink: float) -> Iterator[list[float]]:
         """What to ask on a ray, a few scales at a time: where it begins, far out, and in between."""
@@ -159,6 +153,14 @@ class Weighing:
             return FAR
         largest = max(float(np.abs(raw).sum()) / scale for raw, scale in zip(ray.raw, ray.scales, strict=True))
         return float(min(FAR, LARGEST * steps / max(largest, 1e-300)))
+
+
+def _scores(misfits: Float64[np.ndarray, " g"]) -> Float64[np.ndarray, " g"]:
+    """What squares in units of the noise say of each rule; nothing where they fit none."""
+    if not np.isfinite(misfits).all() or misfits.min() > FITS:
+        return np.zeros(len(misfits))
+    found: Float64[np.ndarray, " g"] = np.maximum(-(misfits - misfits.min()) / 2, -2 * SURE)
+    return found
 
 
 def gap(score: Float64[np.ndarray, " g"]) -> float:
