@@ -47,6 +47,7 @@ def play(
                 due.pop(0)
             like = likeness(student, victim, inputs, labels)
             curve.append({"queries": queries, "accuracy": like.accuracy or 0.0, "agreement": like.agreement})
+            print(f"  {seeking.name} seed {seed}: {queries} queries, accuracy {like.accuracy:.3f}", flush=True)
 
     method = partial(
         data_free, classes=CLASSES, network=partial(build, "LeNet", seed + 1), seeking=seeking, plan=single_step(),
@@ -69,7 +70,7 @@ def play(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Play what has not been played yet, and write the record."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--budget", type=int, default=300_000)
+    parser.add_argument("--budget", type=int, default=100_000)
     parser.add_argument("--points", type=int, default=12, help="of each curve")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--folder", type=Path, default=ROOT / "results" / "studies" / "units")

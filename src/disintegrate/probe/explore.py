@@ -25,6 +25,8 @@ SCATTERS = (0.0, 1e-4, 1e-3, 3e-3)
 # How much more the second-best pattern must cost than the best; how far the best may lie from the answers, in units of
 # the noise; and with how many rows to spare, at least and as a share.
 MARGIN, WORST, SPARE, SHARE = 25.0, 2.0, 6, 0.4
+# The same where so few patterns are possible that hardly one of them could fit by chance.
+FEW, SPARE_FEW, SHARE_FEW = 8, 3, 0.2
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +136,7 @@ def _judged(ray: Ray, near: float, cap: float, known: Sequence[Pattern] | None) 
     the gradient drifts, for then what is left over is not noise alone.
     """
     longest = Verdict((), False, "the answers do not change enough along the ray")
-    for found, drift, end in _stretches(ray, near, cap):
+    for found, drift, end in _stretches(ray, near, cap, known is not None and len(known) <= FEW):
         left = [fit.pattern for fit in longest.fits]
         verdict = _verdict(anchored(found, near, left or known), found, drift, end, near)
         if verdict.decided:
@@ -146,7 +148,8 @@ def _judged(ray: Ray, near: float, cap: float, known: Sequence[Pattern] | None) 
     return longest
 
 
-def _stretches(ray: Ray, near: float, cap: float) -> Iterator[tuple[Readings, int, float]]:
+def _stretches(ray: Ray, near: float, cap: float, few: bool) -> Iterator[tuple[Readings, int, float]]:
+    spare, share = (SPARE_FEW, SHARE_FEW) if few else (SPARE, SHARE)
     end = cap
     while end >= NEAREST * near:
         for drift in DRIFTS if ray.drifting else STEADY:
@@ -154,7 +157,7 @@ def _stretches(ray: Ray, near: float, cap: float) -> Iterator[tuple[Readings, in
                 found = ray.below(end, drift, scatter)
                 if found is None or not len(found.strength):
                     break
-                if found.freedom - 2 * found.ramps >= max(SPARE, SHARE * len(found.scales)):
+                if found.freedom - 2 * found.ramps >= max(spare, share * len(found.scales)):
                     yield found, drift, end
                     break
         end /= FURTHER
@@ -175,8 +178,10 @@ def _verdict(fits: tuple[Fit, ...], found: Readings, drift: int, end: float, nea
         return Verdict(rivals, False, evidence, scale, found, end, drift, near)
     evidence = (
         f"{rows} scales of a ray hold the staircase of {name}: it lies {best.misfit:.3g} from them where noise would "
-        f"put it {best.freedom}; that of {named(fits[1].pattern)}, the next best, {fits[1].misfit:.3g}"
+        f"put it {best.freedom}"
     )
+    if len(fits) > 1:
+        evidence += f"; that of {named(fits[1].pattern)}, the next best, {fits[1].misfit:.3g}"
     return Verdict(rivals, True, evidence, scale, found, end, drift, near)
 
 

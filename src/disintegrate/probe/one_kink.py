@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 from jaxtyping import Float64
@@ -42,9 +42,10 @@ FLOORS = (0.0, 1e-4, 5e-4, 2e-3)
 CANDIDATES, RIVALS, CLEAR = 300, 30, 60.0
 
 
-def members_of(steps: int) -> tuple[tuple[str, int], ...]:
-    """All rules of so many steps."""
-    return tuple(member for shape in shapes() for member in shape.members if member[1] == steps)
+def members_of(steps: int | None, rules: Collection[str] | None = None) -> tuple[tuple[str, int], ...]:
+    """All rules of so many steps, or of any number; or those of them that have one of these names."""
+    every = (member for shape in shapes() for member in shape.members)
+    return tuple(member for member in every if steps in (None, member[1]) and (rules is None or member[0] in rules))
 
 
 def _among(members: Collection[tuple[str, int]] | None) -> Sequence[Pattern]:
@@ -63,7 +64,7 @@ def shapes(most: int = MOST_STEPS) -> tuple[Pattern, ...]:
     alike: dict[tuple[float, ...], list[Pattern]] = {}
     for pattern in patterns(most):
         for rule, steps in pattern.members:
-            nodes, weights = _quadrature(rule, steps)
+            nodes, weights = quadrature(rule, steps)
             order = np.argsort(nodes)
             nodes, weights = nodes[order], weights[order] / weights.sum()
             above = np.append(np.cumsum(weights[::-1])[::-1], 0.0)
@@ -74,7 +75,9 @@ def shapes(most: int = MOST_STEPS) -> tuple[Pattern, ...]:
     )
 
 
-def _quadrature(rule: str, steps: int) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
+@cache
+def quadrature(rule: str, steps: int) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
+    """Nodes and weights of a rule by its name."""
     if "legendre" in rule:
         return legendre(steps)
     found = rule_named(rule)(steps)

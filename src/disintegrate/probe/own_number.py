@@ -37,10 +37,10 @@ class OwnNumber:
     honoured: bool
     alike: dict[int, bool] = field(default_factory=dict)
 
-    def among(self, numbers: Sequence[int]) -> int | None:
+    def among(self, numbers: Sequence[int], kept: int = LEAST_KEPT) -> int | None:
         """That of some numbers which gets the answer without one, where one step more does not."""
-        found = next((steps for steps in numbers if self._is_alike(steps, LEAST_KEPT)), None)
-        return None if found is None or self._is_alike(found + 1, LEAST_KEPT) else found
+        found = next((steps for steps in numbers if self._is_alike(steps, kept)), None)
+        return None if found is None or self._is_alike(found + 1, kept - 1) else found
 
     def refuted(self, numbers: Sequence[int]) -> bool:
         """Whether each of these numbers gets another answer than none, by what is left of the budget."""

@@ -15,13 +15,16 @@ from disintegrate.explainers.protocol import Explainer, Output
 from disintegrate.probe import baseline as baselines
 from disintegrate.probe.across import across
 from disintegrate.probe.asking import Asker, Spent
+from disintegrate.probe.by_steps import by_steps
 from disintegrate.probe.checked import checked
-from disintegrate.probe.explore import Verdict, explore
+from disintegrate.probe.explore import FEW, LEAST_KEPT, Verdict, explore
+from disintegrate.probe.far_out import agreeing
+from disintegrate.probe.one_kink import members_of
 from disintegrate.probe.own_number import USUAL, OwnNumber
 from disintegrate.probe.ray import Origin, Ray, first_kink
 from disintegrate.probe.result import Baseline, Finding, NamedRule, Override, ProbeResult
 from disintegrate.probe.siblings import Siblings
-from disintegrate.probe.staircase import patterns, with_steps
+from disintegrate.probe.staircase import keeping, patterns
 from disintegrate.probe.steer import steered
 from disintegrate.progress import SILENT, Progress
 
@@ -37,8 +40,12 @@ FAR, FAR_ENOUGH = 1000.0, 100.0
 CLASSES, LIVELY = 4, 0.02
 # How far from the service's own baseline rays begin where another may be sent, in units of the inputs' spread.
 ASIDE = 0.5
+# How long the ray is on which numbers of steps are asked, in the same units.
+MANY_KINKS = 2.0
 # Steps that are asked to see whether a caller may set them.
 STEPS = (3, 7, 50, 64)
+# Numbers of steps that are asked whether they are the service's own, at most.
+NUMBERS = 14
 # Why a rule was taken back, and why something was not found.
 REFUTED = "but the service, which takes numbers of steps, answers otherwise with theirs than with none"
 NOT_ASKED = "the budget did not reach so far"
@@ -272,7 +279,10 @@ class _Session:
         if drifting:
             self._choose_target(origin, direction)
         ray = Ray(self.asker, origin, direction, self.target, drifting=drifting)
-        if origin.named is not None and self._rule_across(ray):
+        rules = self._rule_by_steps(origin)
+        if self.result.rules.value is not None:
+            return
+        if origin.named is not None and self._rule_across(ray, rules):
             return
         first, kink = ray, 0.0
         verdict = Verdict((), False, "the answers do not change along the ray beyond what the wire rounds")
@@ -281,15 +291,17 @@ class _Session:
         if bracket is not None:
             self._steps_ignored()
             kink = bracket.middle
-            ray, near = steered(ray, bracket)
-            reserve = RESERVE_FEW_STEPS if steps_honoured else RESERVE
             own = self._own_number.among(USUAL)
-            known = with_steps(patterns(), own)
-            verdict = explore(ray, near, reserve=reserve, generator=self.generator, known=known)
+            among = keeping(patterns(), lambda rule, steps: (rules is None or rule in rules) and own in (None, steps))
+            if rules is None and origin.named is None:
+                among = agreeing(ray, bracket.low, among)
+            ray, near = steered(ray, bracket)
+            reserve = RESERVE_FEW_STEPS if (steps_honoured and rules is None) or len(among) <= FEW else RESERVE
+            verdict = explore(ray, near, reserve=reserve, generator=self.generator, known=among)
             if (
                 own is None
                 and len(verdict.numbers) > 1
-                and (own := self._own_number.among(verdict.numbers)) is not None
+                and (own := self._own_number.among(verdict.numbers, LEAST_KEPT if rules is None else 1)) is not None
             ):
                 verdict = verdict.with_steps(own)
         possible = tuple(NamedRule(*member) for fit in verdict.fits for member in fit.pattern.members)
@@ -318,9 +330,28 @@ class _Session:
             baseline_honoured=self.result.baseline_override.value is Override.HONOURED,
         )
 
-    def _rule_across(self, ray: Ray) -> bool:
+    def _rule_by_steps(self, origin: Origin) -> frozenset[str] | None:
+        """Find the rule by numbers of steps, where a caller may set them; the names that are left, None for all."""
+        if self.result.steps_override.value is not Override.HONOURED or not self.result.deterministic.value:
+            return None
+        signs = self.generator.choice((-1.0, 1.0), origin.point.size)
+        direction = MANY_KINKS * self.spread * signs * self.generator.uniform(0.5, 1.5, origin.point.size)
+        rays: dict[int | None, Ray] = {}
+
+        def ray(steps: int | None) -> Ray:
+            return rays.setdefault(steps, Ray(self.asker, origin, direction, self.target, steps=steps))
+
+        # where a baseline may be sent, a kink that is closed in on tells the number better than a walk
+        told = by_steps(ray, self._own_number, NUMBERS, walk=origin.named is None)
+        if told is None:
+            return None
+        possible = tuple(NamedRule(rule, steps) for rule, steps in members_of(told.own, told.rules))
+        self._found(rules=Finding(None if told.own is None else possible, told.evidence), possible=possible)
+        return told.rules
+
+    def _rule_across(self, ray: Ray, rules: frozenset[str] | None) -> bool:
         """Find the rule across single kinks, where a baseline may be sent; whether there are such."""
-        found = across(ray, self._direction, self._own_number, self.generator)
+        found = across(ray, self._direction, self._own_number, self.generator, rules)
         if found is None:
             return False
         self._steps_ignored()

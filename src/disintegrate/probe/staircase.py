@@ -12,7 +12,7 @@ above 0 differ by a stretch of the ray (right and left Riemann sums, saliency): 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -80,11 +80,10 @@ def patterns(most: int = MOST_STEPS) -> tuple[Pattern, ...]:
     return tuple(found)
 
 
-def with_steps(among: Sequence[Pattern], steps: int | None) -> tuple[Pattern, ...] | None:
-    """Those of some patterns that have members of so many steps, with these alone; None where no number is given."""
-    if steps is None:
-        return None
-    return tuple(pattern for each in among if (pattern := each.with_steps(steps)) is not None)
+def keeping(among: Sequence[Pattern], kept: Callable[[str, int], bool]) -> tuple[Pattern, ...]:
+    """Those of some patterns that have members of which something holds, with these alone."""
+    left = [(pattern, tuple(member for member in pattern.members if kept(*member))) for pattern in among]
+    return tuple(dataclasses.replace(pattern, members=members) for pattern, members in left if members)
 
 
 def _pattern(

@@ -1,0 +1,143 @@
+"""Which rule a service has that takes a caller's steps: by identities of its answers with two and three of them.
+
+With `rho_n(s)` the answer with n steps at scale s of a ray, over what was moved, and `G(s)` the gradient there, right
+Riemann sums have `2 rho_2(1) = G(1/2) + G(1)` and `3 rho_3(s) - 2 rho_2(2s/3) = G(s)`. So, whatever the network,
+
+    2 rho_2(1) = 3 rho_3(1) - 2 rho_2(2/3) + 3 rho_3(1/2) - 2 rho_2(1/3)                                     (P.6)
+
+and no other rule answers so, unless the gradient hardly changes along the ray. Every rule has an identity of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from jaxtyping import Float64
+
+from disintegrate.errors import DisintegrateError
+from disintegrate.probe.asking import Spent
+from disintegrate.probe.ray import Ray
+
+# What counts as obeyed: a residual so many times its noise, or such a share of the terms; and how many times smaller
+# it must be than that of every other rule.
+NOISY, EXACT, APART = 3.0, 1e-4, 8.0
+TINY = float(np.finfo(np.float64).tiny)
+# Where the outer node of a Gauss-Legendre rule of two steps lies, in units of that of one step.
+OUTER = 1 + 1 / np.sqrt(3)
+
+
+K = TypeVar("K")
+# By number of steps and scale.
+Answers = dict[tuple[int, float], Float64[np.ndarray, " k"]]
+
+
+@dataclass(frozen=True)
+class Identity:
+    """A sum of answers that vanishes for some rules, whatever the network.
+
+    Attributes:
+        rules: their names.
+        terms: the weight of each answer, by its steps and its scale.
+    """
+
+    rules: frozenset[str]
+    terms: dict[tuple[int, float], float]
+
+
+@dataclass(frozen=True)
+class Family:
+    """The rules whose identity the answers obey, and why.
+
+    Attributes:
+        rules: their names.
+        evidence: how much is left of their identity and of the next best, as a sentence.
+    """
+
+    rules: frozenset[str]
+    evidence: str
+
+
+RIGHT = Identity(
+    frozenset({"riemann_right", "captum_riemann_right"}),
+    {(2, 1): -2, (3, 1): 3, (2, 2 / 3): -2, (3, 1 / 2): 3, (2, 1 / 3): -2},
+)
+LEFT = Identity(
+    frozenset({"riemann_left", "captum_riemann_left"}),
+    {(3, 1): 3, (2, 4 / 3): -2, (3, 1 / 2): -3, (2, 1 / 3): 2},
+)
+# Rules with nodes at both ends. What they weigh the baseline's gradient with is taken from two scales, as max pooling
+# over equal entries, such as a baseline of zeros, has another gradient there than all around.
+TRAPEZOID = Identity(frozenset({"trapezoid"}), {(2, 1): 1, (2, 1 / 2): 1, (3, 1): -2, (2, 1 / 4): -2, (3, 1 / 2): 2})
+SHORT_TRAPEZOID = Identity(
+    frozenset({"captum_riemann_trapezoid"}), {(2, 1): 2, (2, 1 / 2): 2, (3, 1): -3, (2, 1 / 4): -4, (3, 1 / 2): 3}
+)
+SALIENCY = Identity(frozenset({"saliency"}), {(2, 1): 2, (3, 1): -3, (2, 1 / 4): -2, (3, 1 / 2): 3})
+TUTORIAL = Identity(
+    frozenset({"tensorflow_tutorial"}),
+    {(2, 1): 2, (2, 2 / 3): 4, (3, 1): -3, (3, 1 / 2): -3, (2, 1 / 2): -2, (2, 1 / 6): -4, (3, 1 / 4): 6},
+)
+MIDPOINT = Identity(
+    frozenset({"midpoint", "captum_riemann_middle"}),
+    {(2, 10 / 9): -2, (3, 1 / 3): 3, (2, 2 / 9): -2, (3, 1): 3, (2, 2 / 3): -2},
+)
+GAUSS = Identity(frozenset({"gauss_legendre", "captum_gausslegendre"}), {(2, 1): -2, (1, OUTER): 1, (1, 2 - OUTER): 1})
+IDENTITIES = (RIGHT, LEFT, TRAPEZOID, SHORT_TRAPEZOID, SALIENCY, TUTORIAL, MIDPOINT, GAUSS)
+
+
+def family(ray: Callable[[int | None], Ray]) -> Family | None:
+    """The rules whose identity the answers obey; None where they obey none, or several.
+
+    All identities are tried: where few kinks lie on the ray, answers of a rule may obey another's identity, but its own
+    as well.
+
+    Args:
+        ray: one for each number of steps; all from the same point in the same direction.
+    """
+    rays = {steps: ray(steps) for steps in (2, 3, 1)}
+    tried = list(IDENTITIES)
+    for steps, each in rays.items():
+        try:
+            each.ask(sorted({scale for one in tried for number, scale in one.terms if number == steps}))
+        except Spent:
+            raise
+        except DisintegrateError:
+            # Captum's Riemann rules refuse a single step
+            tried = [one for one in tried if all(number != steps for number, _ in one.terms)]
+    return _obeyed(*seen_by(rays), tried) if len(tried) > 1 else None
+
+
+def _obeyed(answers: Answers, noise: Answers, tried: list[Identity]) -> Family | None:
+    left, doubt = [], []
+    for one in tried:
+        size = max(np.sqrt(np.mean([(weight * answers[term]) ** 2 for term, weight in one.terms.items()])), TINY)
+        rest = np.sqrt(np.mean(sum(weight * answers[term] for term, weight in one.terms.items()) ** 2))
+        spread = np.sqrt(np.mean(sum((weight * noise[term]) ** 2 for term, weight in one.terms.items())))
+        left.append(float(rest / size))
+        doubt.append(float(spread / size))
+    best, *others = np.argsort(left)
+    enough = max(NOISY * doubt[best], EXACT)
+    if not left[best] < enough or any(left[other] < APART * max(left[best], doubt[other]) for other in others):
+        return None
+    rule = min(tried[best].rules, key=len)
+    return Family(
+        tried[best].rules,
+        f"{len(answers)} answers with few steps obey the identity of {rule} to "
+        f"{left[best]:.1g} of its terms, that of {min(tried[others[0]].rules, key=len)} to {left[others[0]]:.1g}",
+    )
+
+
+def seen_by(
+    rays: Mapping[K, Ray],
+) -> tuple[dict[tuple[K, float], Float64[np.ndarray, " k"]], dict[tuple[K, float], Float64[np.ndarray, " k"]]]:
+    """What each ray answered over what was moved, and its noise, in the coordinates that all of them moved enough."""
+    asked = {steps: ray for steps, ray in rays.items() if ray.scales}
+    seen = np.all([ray.usable() for ray in asked.values()], axis=0)
+    answers, noise = {}, {}
+    for steps, ray in asked.items():
+        kept = seen[ray.usable()]
+        for scale, row, spread in zip(ray.scales, *ray.divided(), strict=True):
+            answers[steps, scale], noise[steps, scale] = row[kept], spread[kept]
+    return answers, noise

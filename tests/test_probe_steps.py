@@ -1,0 +1,166 @@
+"""A rule told by numbers of steps: identities of its answers, what it weighs the baseline with, and its own number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from disintegrate import Capabilities, Explainer, LocalExplainer, Output, Wire, Wired, probe
+from disintegrate.errors import NotPermitted
+from disintegrate.explainers.protocol import Explanation, Request
+from disintegrate.probe.asking import Asker
+from disintegrate.probe.family import IDENTITIES, family
+from disintegrate.probe.far_out import agreeing
+from disintegrate.probe.number import numbers
+from disintegrate.probe.ray import Origin, Ray
+from disintegrate.probe.staircase import keeping, patterns
+from disintegrate.progress import SILENT
+from disintegrate.rules import RULES, rule_named
+from tests.test_probe import SIZE, inputs
+
+AT_BASELINE = [rule for rule in sorted(RULES) if rule_named(rule)(3).nodes.min() == 0]
+
+
+def _rays(explainer: Explainer, *, drifting: bool = False, seed: int = 0) -> Callable[[int | None], Ray]:
+    """Rays of one direction from zero, one for each number of steps."""
+    asker = Asker(explainer, (SIZE,), np.dtype(np.float32), 200, SILENT.task("queries", 200))
+    asker.learn_wire()
+    direction = 2 * np.random.default_rng(seed).normal(size=SIZE)
+    made: dict[int | None, Ray] = {}
+
+    def ray(steps: int | None) -> Ray:
+        origin = Origin(np.zeros(SIZE), np.zeros(SIZE))
+        return made.setdefault(steps, Ray(asker, origin, direction, 1, drifting=drifting, steps=steps))
+
+    return ray
+
+
+def _network() -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        return nn.Sequential(nn.Linear(SIZE, 80), nn.ReLU(), nn.Linear(80, 4))
+
+
+def _service(rule: str, steps: int, *, softmax: bool = False) -> LocalExplainer:
+    served = nn.Sequential(_network(), nn.Softmax(1)) if softmax else _network()
+    output = Output.PROBABILITIES if softmax else Output.LOGITS
+    return LocalExplainer(served, Capabilities(rule=rule, default_steps=steps, output=output))
+
+
+@pytest.mark.parametrize("rule", sorted(RULES))
+@given(seed=st.integers(0, 2**20))
+@settings(max_examples=15, deadline=None)
+def test_only_a_rules_own_identity_vanishes_on_any_gradient_that_changes_often(rule: str, seed: int) -> None:
+    # the answers straight from nodes and weights, of a gradient that jumps at 60 places of the ray
+    generator = np.random.default_rng(seed)
+    kinks, jumps = np.sort(generator.uniform(0, 1.6, 60)), generator.normal(size=(61, 5))
+
+    def answer(steps: int, scale: float) -> np.ndarray:
+        quadrature = rule_named(rule)(steps)
+        gradients = np.cumsum(jumps, axis=0)[np.searchsorted(kinks, scale * quadrature.nodes)]
+        return np.asarray(quadrature.weights @ gradients)
+
+    for one in IDENTITIES:
+        if any(steps == 1 for steps, _ in one.terms) and rule not in one.rules:
+            continue  # some rules refuse a single step
+        terms = [weight * answer(steps, scale) for (steps, scale), weight in one.terms.items()]
+        rest = np.linalg.norm(np.sum(terms, axis=0)) / max(np.linalg.norm(term) for term in terms)
+        assert (rest < 1e-6) == (rule in one.rules), one.rules
+
+
+@pytest.mark.parametrize("softmax", [False, True], ids=["logits", "probabilities"])
+@pytest.mark.parametrize("rule", sorted(RULES))
+def test_a_rule_is_told_by_fifteen_answers_with_few_steps(rule: str, softmax: bool) -> None:
+    ray = _rays(_service(rule, 40, softmax=softmax))
+    found = family(ray)
+    assert found is not None
+    assert rule in found.rules
+    assert len({tuple(rule_named(name)(3).nodes.round(6)) for name in found.rules}) == 1
+    assert ray(2).asker.spent <= 15
+
+
+@pytest.mark.parametrize("rule", ["midpoint", "riemann_right", "saliency"])
+@given(seed=st.integers(0, 2**20), units=st.integers(1, 4))
+@settings(max_examples=25, deadline=None)
+def test_few_kinks_do_not_make_another_rule(rule: str, seed: int, units: int) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = nn.Sequential(nn.Linear(SIZE, units), nn.ReLU(), nn.Linear(units, 3))
+    found = family(_rays(LocalExplainer(network, Capabilities(rule=rule, default_steps=40)), seed=seed))
+    assert found is None or rule in found.rules
+
+
+def test_a_service_that_refuses_so_few_steps_tells_no_rule() -> None:
+    within = Capabilities(rule="midpoint", default_steps=40, fewest_steps=20, most_steps=100)
+    assert family(_rays(LocalExplainer(_network(), within))) is None
+
+
+@pytest.mark.parametrize("softmax", [False, True], ids=["logits", "probabilities"])
+@pytest.mark.parametrize("rule", AT_BASELINE)
+def test_far_out_the_weight_at_the_baseline_tells_the_number_of_steps(rule: str, softmax: bool) -> None:
+    service = Wired(_service(rule, 83, softmax=softmax), Wire(significant_digits=5))
+    assert numbers(_rays(service, drifting=softmax), rule, 6, walk=False)[0] == 83
+
+
+@pytest.mark.parametrize("rule", ["riemann_right", "midpoint", "gauss_legendre"])
+def test_a_walk_tells_about_how_many_steps(rule: str) -> None:
+    ray = _rays(_service(rule, 12))
+    family(ray)
+    assert 12 in numbers(ray, rule, 14, walk=True)
+    assert numbers(ray, rule, 14, walk=False) == []
+
+
+@pytest.mark.parametrize("softmax", [False, True], ids=["logits", "probabilities"])
+@pytest.mark.parametrize("rule", sorted(RULES))
+def test_far_out_leaves_rules_of_one_weight_at_the_baseline(rule: str, softmax: bool) -> None:
+    ray = _rays(_service(rule, 20, softmax=softmax), drifting=softmax)(None)
+    ray.ask([1e-3])
+    left = [member for pattern in agreeing(ray, 1e-3, patterns()) for member in pattern.members]
+    assert (rule, 20) in left
+    own = rule_named(rule)(20)
+    for name, steps in left:
+        other = rule_named(name)(steps)
+        weights = [float(one.weights[one.nodes == 0].sum()) / one.mass for one in (own, other)]
+        assert abs(weights[0] - weights[1]) < 0.1 * max(weights) + 1e-3, (name, steps)
+    assert len(ray.scales) == 1
+
+
+class _Bounded:
+    """A service that refuses what is far out."""
+
+    capabilities = Capabilities(rule="")
+
+    def explain(self, request: Request) -> Explanation:
+        """Refuse beyond 10."""
+        if np.abs(request.inputs).max() > 10:
+            raise NotPermitted("The point is too far out.")
+        return _service("saliency", 20).explain(request)
+
+
+def test_a_service_that_refuses_points_far_out_keeps_all_rules() -> None:
+    ray = _rays(_Bounded())(None)
+    ray.ask([1e-3])
+    assert agreeing(ray, 1e-3, patterns()) == patterns()
+    assert ray.asker.refused
+
+
+@pytest.mark.parametrize("rule", AT_BASELINE)
+def test_the_probe_names_a_rule_by_numbers_of_steps(rule: str) -> None:
+    network = nn.Sequential(_network(), nn.Softmax(1))
+    own = np.random.default_rng(1).normal(size=SIZE).astype(np.float32)
+    service = LocalExplainer(network, Capabilities(rule=rule, default_steps=37), own_baseline=own)
+    found = probe(service, inputs(), np.zeros(len(inputs()), np.int64))
+    assert found.rules.value is not None
+    assert (rule, 37) in {(named.rule, named.steps) for named in found.rules.value}
+    assert found.queries <= 50
+
+
+def test_members_that_are_kept_are_those_of_which_it_holds() -> None:
+    kept = keeping(patterns(5), lambda rule, steps: rule == "saliency" and steps > 3)
+    assert [pattern.members for pattern in kept] == [(("saliency", steps),) for steps in (4, 5, 6)]
