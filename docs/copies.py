@@ -146,6 +146,7 @@ def copies_figure(known: Record, games: Record, peers: Record | None) -> Figure:
     for name, colour in zip(sorted({row["seeking"] for row in games["rows"]}), ("C0", "C1"), strict=True):
         for number, row in enumerate(row for row in games["rows"] if row["seeking"] == name):
             points = [(point["queries"], point["accuracy"]) for point in row["curve"]]
+            points.append((row["queries"], row["likeness"]["accuracy"]))
             right.plot(*zip(*points, strict=True), color=colour, linewidth=1.2, label=None if number else name)
     right.axhline(0.9, linewidth=0.8, linestyle=":", color="0.4")
     _dressed(right, "without data")
@@ -156,7 +157,7 @@ def _dressed(axes: Axes, title: str) -> None:
     axes.set_xscale("log")
     axes.set(title=title, xlabel="queries", ylabel="accuracy of the copy")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axes.legend(fontsize=8, frameon=False)
+    axes.legend(fontsize=8, frameon=False, loc="lower right")
 
 
 def _students(record: Record) -> Iterable[list[Record]]:
