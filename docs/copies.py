@@ -142,22 +142,27 @@ def copies_figure(known: Record, games: Record, peers: Record | None) -> Figure:
             best[queries] = max(best.get(queries, 0), mean(row["accuracy"] for row in trials))
         left.plot(*zip(*sorted(best.items()), strict=True), marker="^", markersize=4, linewidth=1.2, label="toolbox")
     left.axhline(known["victim"]["accuracy"], linewidth=0.8, linestyle=":", color="0.4")
-    _dressed(left, "from images of its kind")
+    _dressed(left, "from images of its kind", "lower right")
     for name, colour in zip(sorted({row["seeking"] for row in games["rows"]}), ("C0", "C1"), strict=True):
         for number, row in enumerate(row for row in games["rows"] if row["seeking"] == name):
             points = [(point["queries"], point["accuracy"]) for point in row["curve"]]
             points.append((row["queries"], row["likeness"]["accuracy"]))
-            right.plot(*zip(*points, strict=True), color=colour, linewidth=1.2, label=None if number else name)
+            right.plot(
+                *zip(*points, strict=True),
+                color=colour,
+                linewidth=1.2,
+                label=None if number else name.split("(")[1][:-1],
+            )
     right.axhline(0.9, linewidth=0.8, linestyle=":", color="0.4")
-    _dressed(right, "without data")
+    _dressed(right, "without data", "center left")
     return figure
 
 
-def _dressed(axes: Axes, title: str) -> None:
+def _dressed(axes: Axes, title: str, place: str) -> None:
     axes.set_xscale("log")
     axes.set(title=title, xlabel="queries", ylabel="accuracy of the copy")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
-    axes.legend(fontsize=8, frameon=False, loc="lower right")
+    axes.legend(fontsize=8, frameon=False, loc=place)
 
 
 def _students(record: Record) -> Iterable[list[Record]]:

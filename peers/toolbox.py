@@ -2,8 +2,8 @@
 
 `make peers` makes the environment and runs this. The setting is that of the toolbox's notebook `model-stealing-demo`:
 MNIST, the victim behind a softmax, a thief of the victim's architecture, its four attacks. Here the thief trains on
-some of the first 5,000 test images and is scored on the other 5,000. `--epochs` are the notebook's 5; more may be given,
-since 5 epochs of few images are few steps. With one seed the toolbox's KnockoffNets draws and learns exactly what its
+some of the first 5,000 test images and is scored on the other 5,000. `--epochs` are the notebook's 5; more may be
+given, since 5 epochs of few images are few steps. With one seed the toolbox's KnockoffNets draws and learns what its
 CopycatCNN does, so rows come in equal pairs. A run that is stopped goes on where it was.
 """
 
