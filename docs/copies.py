@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from itertools import groupby
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -158,7 +158,7 @@ def copies_figure(known: Record, games: Record, peers: Record | None) -> Figure:
     return figure
 
 
-def _dressed(axes: Axes, title: str, place: str) -> None:
+def _dressed(axes: Axes, title: str, place: Literal["lower right", "center left"]) -> None:
     axes.set_xscale("log")
     axes.set(title=title, xlabel="queries", ylabel="accuracy of the copy")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))

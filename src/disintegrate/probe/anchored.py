@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float64
 
-from disintegrate.probe.staircase import Fit, Pattern, Readings, atoms, patterns
+from disintegrate.probe.staircase import Fit, Pattern, Readings, patterns, places_between
 
 WINDOW = 1.5
 # How much worse than the best place another may be to be kept, how many are, and places inside each.
@@ -40,10 +40,10 @@ def columns_of(
 ) -> list[Float64[np.ndarray, "q c"]]:
     """What a kink at each place adds to the answers: a staircase, and behind a softmax a ramp as well (P.1)."""
     ends = places / scales[:, None]
-    columns = [pattern.staircase(ends)]
-    if ramps:
-        columns.append(scales[:, None] * pattern.moment(ends) - places * columns[0])
-    return columns
+    if not ramps:
+        return [pattern.staircase(ends)]
+    weights, moments = pattern.beyond(ends)
+    return [weights, scales[:, None] * moments - places * weights]
 
 
 def weighting(found: Readings, fit: Fit) -> Float64[np.ndarray, " r"]:
@@ -54,7 +54,7 @@ def weighting(found: Readings, fit: Fit) -> Float64[np.ndarray, " r"]:
 
 
 def _fit(found: Readings, pattern: Pattern, near: float) -> Fit:
-    places, _ = atoms(pattern, found.scales, near / WINDOW, near * WINDOW)
+    places = places_between(pattern, found.scales, near / WINDOW, near * WINDOW)
     columns = _whitened(found, pattern, places)
     outside = [column - found.signal @ (found.signal.T @ column) for column in columns]
     inside = [(found.signal.T @ column) / found.strength[:, None] for column in columns]

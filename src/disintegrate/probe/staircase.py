@@ -45,12 +45,14 @@ class Pattern:
         """The sum of the weights whose nodes lie beyond each position."""
         return self.above[np.searchsorted(self.nodes, positions, side="right")]
 
-    def moment(self, positions: Float64[np.ndarray, "*shape"]) -> Float64[np.ndarray, "*shape"]:
-        """The sum of weight times node over the nodes beyond each position."""
+    def beyond(
+        self, positions: Float64[np.ndarray, "*shape"]
+    ) -> tuple[Float64[np.ndarray, "*shape"], Float64[np.ndarray, "*shape"]]:
+        """The sums of weight, and of weight times node, over the nodes beyond each position."""
+        index = np.searchsorted(self.nodes, positions, side="right")
         parts = -np.diff(self.above) * self.nodes
-        beyond = np.append(np.cumsum(parts[::-1])[::-1], 0.0)
-        found: Float64[np.ndarray, "*shape"] = beyond[np.searchsorted(self.nodes, positions, side="right")]
-        return found
+        moments = np.append(np.cumsum(parts[::-1])[::-1], 0.0)
+        return self.above[index], moments[index]
 
 
 @lru_cache
@@ -191,13 +193,12 @@ class Fit:
     cells: Float64[np.ndarray, " c"]
 
 
-def atoms(
+def places_between(
     pattern: Pattern, scales: Float64[np.ndarray, " q"], low: float, high: float
-) -> tuple[Float64[np.ndarray, " c"], Float64[np.ndarray, "q c"]]:
-    """One kink in every cell between positions where some node at some scale changes sides, and its staircase."""
+) -> Float64[np.ndarray, " c"]:
+    """A place in every cell between positions where some node at some scale changes sides."""
     edges = np.multiply.outer(scales, pattern.nodes)
     edges = np.sort(edges[(edges > low) & (edges < high)])
     edges = np.concatenate(([low], edges, [high]))
-    middle = (edges[1:] + edges[:-1]) / 2
-    middle = middle[np.diff(edges) > 1e-9 * high]
-    return middle, pattern.staircase(middle / scales[:, None])
+    middle: Float64[np.ndarray, " c"] = ((edges[1:] + edges[:-1]) / 2)[np.diff(edges) > 1e-9 * high]
+    return middle
