@@ -98,7 +98,9 @@ def test_few_kinks_do_not_make_another_rule(rule: str, seed: int, units: int) ->
 
 def test_a_service_that_refuses_so_few_steps_tells_no_rule() -> None:
     within = Capabilities(rule="midpoint", default_steps=40, fewest_steps=20, most_steps=100)
-    assert family(_rays(LocalExplainer(_network(), within))) is None
+    ray = _rays(LocalExplainer(_network(), within))
+    assert family(ray) is None
+    assert ray(2).asker.spent == 1
 
 
 @pytest.mark.parametrize("softmax", [False, True], ids=["logits", "probabilities"])

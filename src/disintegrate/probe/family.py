@@ -100,7 +100,10 @@ def family(ray: Callable[[int | None], Ray]) -> Family | None:
     tried = list(IDENTITIES)
     for steps, each in rays.items():
         try:
-            each.ask(sorted({scale for one in tried for number, scale in one.terms if number == steps}))
+            wanted = sorted({scale for one in tried for number, scale in one.terms if number == steps})
+            # a number that is refused costs one query, not all of them
+            each.ask(wanted[:1])
+            each.ask(wanted[1:])
         except Spent:
             raise
         except DisintegrateError:
