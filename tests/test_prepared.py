@@ -181,10 +181,10 @@ def test_what_cannot_be_rewritten_is_computed_as_it_is_and_says_so() -> None:
     hooked, calls = copy.deepcopy(plain), []
     hooked[0].register_forward_hook(lambda *_: calls.append(1))
     found = {
-        Path.ASKED: prepare(plain, x, targets, rewriting=Rewriting.NONE),
-        Path.HOOKS: prepare(hooked, x, targets),
-        Path.TRAINING: prepare(nn.Sequential(plain, nn.Dropout(0.0)), x, targets),
-        Path.NOT_TRACED: prepare(Branching().eval(), x, targets),
+        Path.ASKED: prepare(plain, x, targets, rewriting=Rewriting.NONE, measuring=False),
+        Path.HOOKS: prepare(hooked, x, targets, measuring=False),
+        Path.TRAINING: prepare(nn.Sequential(plain, nn.Dropout(0.0)), x, targets, measuring=False),
+        Path.NOT_TRACED: prepare(Branching().eval(), x, targets, measuring=False),
     }
     for path, prepared in found.items():
         assert prepared.path is path

@@ -87,7 +87,7 @@ def test_a_rule_is_told_by_fifteen_answers_with_few_steps(rule: str, softmax: bo
 
 @pytest.mark.parametrize("rule", ["midpoint", "riemann_right", "saliency"])
 @given(seed=st.integers(0, 2**20), units=st.integers(1, 4))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_few_kinks_do_not_make_another_rule(rule: str, seed: int, units: int) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
