@@ -65,7 +65,7 @@ def toolbox(record: Record) -> str:
     budgets = sorted({row["queries"] for row in rows})
     lines = [
         f"The same victim and split ({record['images_to_steal_with']} images to steal with, {record['images_scored']} "
-        "to score by); mean accuracy over three seeds.",
+        f"to score by); mean accuracy over {len({row['seed'] for row in rows})} seeds.",
         "",
         "| attack | epochs | " + " | ".join(f"{budget} queries" for budget in budgets) + " |",
         "|---|---|" + "---|" * len(budgets),

@@ -2,8 +2,9 @@
 
 For a service that the probe left unknown, the same questions are put to services that differ from it in the rule alone:
 same network, baseline, outputs and wire; each rule of the field with as many steps, and its own with one step more or
-less. If every number comes out alike, nobody could have told, whatever is known of the network. If numbers differ,
-somebody who knew the network could; the probe does not know it.
+less. Questions for many steps are left out: they ask for the service's own number alone. If every number comes out
+alike, nobody could have told, whatever is known of the network. If numbers differ, somebody who knew the network could;
+the probe does not know it.
 """
 
 from __future__ import annotations

@@ -120,7 +120,7 @@ class Unknown:
         return self.inside.explain(request)
 
 
-@pytest.mark.parametrize(("rule", "steps"), [("gauss_legendre", 8), ("riemann_right", 12)])
+@pytest.mark.parametrize(("rule", "steps"), [("gauss_legendre", 8), ("riemann_right", 31)])
 def test_of_a_service_about_which_nothing_is_known_the_first_node_is_found(rule: str, steps: int) -> None:
     model, (x, _) = network(5, steep=4).float(), questions(5)
     x = x.astype(np.float32)

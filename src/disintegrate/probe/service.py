@@ -332,7 +332,7 @@ class _Session:
 
     def _rule_by_steps(self, origin: Origin) -> frozenset[str] | None:
         """Find the rule by numbers of steps, where a caller may set them; the names that are left, None for all."""
-        if self.result.steps_override.value is not Override.HONOURED or not self.result.deterministic.value:
+        if not self._own_number.honoured:
             return None
         signs = self.generator.choice((-1.0, 1.0), origin.point.size)
         direction = MANY_KINKS * self.spread * signs * self.generator.uniform(0.5, 1.5, origin.point.size)
