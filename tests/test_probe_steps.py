@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from disintegrate import Capabilities, Explainer, LocalExplainer, Output, Wire, Wired, probe
+from disintegrate import Capabilities, Explainer, LocalExplainer, Output, Recording, Wire, Wired, probe
 from disintegrate.errors import NotPermitted
 from disintegrate.explainers.protocol import Explanation, Request
 from disintegrate.probe.asking import Asker
@@ -101,6 +101,18 @@ def test_a_service_that_refuses_so_few_steps_tells_no_rule() -> None:
     ray = _rays(LocalExplainer(_network(), within))
     assert family(ray) is None
     assert ray(2).asker.spent == 1
+
+
+@pytest.mark.parametrize("softmax", [False, True], ids=["logits", "probabilities"])
+def test_of_a_service_with_a_fewest_number_of_steps_no_fewer_are_asked_twice(softmax: bool) -> None:
+    network = nn.Sequential(_network(), nn.Softmax(1)) if softmax else _network()
+    within = Capabilities(rule="saliency", default_steps=37, fewest_steps=20, most_steps=100)
+    recording = Recording(LocalExplainer(network, within))
+    found = probe(recording, inputs(), np.zeros(len(inputs()), np.int64))
+    asked = [request.steps for request in recording.requests if request.steps is not None and request.steps < 20]
+    assert sorted(asked) in ([3, 7], [3, 7, 15])  # whether steps are honoured, and a number that libraries take
+    assert not found.refused_values
+    assert "refused" not in found.rules.evidence
 
 
 @pytest.mark.parametrize("softmax", [False, True], ids=["logits", "probabilities"])

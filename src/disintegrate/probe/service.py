@@ -122,6 +122,7 @@ class _Session:
     ) -> None:
         self.asker = asker
         self.steps = steps
+        self.refused_steps: list[int] = []
         self.inputs = inputs
         self.targets = targets
         self.target = int(targets[0])
@@ -192,14 +193,13 @@ class _Session:
 
     def _steps_override(self) -> None:
         answers: dict[int, Float64[np.ndarray, " d"]] = {}
-        refused: list[int] = []
         for number, steps in enumerate(self.steps):
             if len(answers) == 2 or (number >= 3 and not answers):
                 break
             try:
                 answers[steps] = self.asker.ask(self.inputs[:1], self.target, steps=steps).attribution[0]
             except NotPermitted:
-                refused.append(steps)
+                self.refused_steps.append(steps)
                 continue
             if not self._same(answers[steps]):
                 self._found(
@@ -207,7 +207,7 @@ class _Session:
                 )
                 return
         if not answers:
-            self._found(steps_override=Finding(Override.REFUSED, f"steps {refused} were refused"))
+            self._found(steps_override=Finding(Override.REFUSED, f"steps {self.refused_steps} were refused"))
         elif len(answers) == 2 and self.first.attribution.any():
             # holds only if the gradient changes along the ray: see _rule
             self._found(steps_override=Finding(None, f"steps {list(answers)} got the answer without a number"))
@@ -286,7 +286,6 @@ class _Session:
             return
         first, kink = ray, 0.0
         verdict = Verdict((), False, "the answers do not change along the ray beyond what the wire rounds")
-        steps_honoured = self.result.steps_override.value is Override.HONOURED
         bracket = first_kink(ray)
         if bracket is not None:
             self._steps_ignored()
@@ -296,7 +295,7 @@ class _Session:
             if rules is None and origin.named is None:
                 among = agreeing(ray, bracket.low, among)
             ray, near = steered(ray, bracket)
-            reserve = RESERVE_FEW_STEPS if (steps_honoured and rules is None) or len(among) <= FEW else RESERVE
+            reserve = RESERVE_FEW_STEPS if (self._few_steps and rules is None) or len(among) <= FEW else RESERVE
             verdict = explore(ray, near, reserve=reserve, generator=self.generator, known=among)
             if (
                 own is None
@@ -313,6 +312,11 @@ class _Session:
             if self._begins_there(origin, self.asker.numbers[asked:]):
                 self._found(rules=chosen)
 
+    @property
+    def _few_steps(self) -> bool:
+        """Whether the service takes a caller's number of steps, and no fewest of its own stands against it."""
+        return self.result.steps_override.value is Override.HONOURED and not self.refused_steps
+
     @cached_property
     def _own_number(self) -> OwnNumber:
         honoured = self.result.steps_override.value is Override.HONOURED and bool(self.result.deterministic.value)
@@ -326,13 +330,13 @@ class _Session:
             spread=self.spread,
             generator=self.generator,
             probabilities=probabilities,
-            steps_honoured=self.result.steps_override.value is Override.HONOURED,
+            steps_honoured=self._few_steps,
             baseline_honoured=self.result.baseline_override.value is Override.HONOURED,
         )
 
     def _rule_by_steps(self, origin: Origin) -> frozenset[str] | None:
         """Find the rule by numbers of steps, where a caller may set them; the names that are left, None for all."""
-        if not self._own_number.honoured:
+        if not self._few_steps or not self._own_number.honoured:
             return None
         signs = self.generator.choice((-1.0, 1.0), origin.point.size)
         direction = MANY_KINKS * self.spread * signs * self.generator.uniform(0.5, 1.5, origin.point.size)
