@@ -10,11 +10,13 @@ import pytest
 
 from disintegrate import Capabilities, Explanation, Request
 from disintegrate.probe.asking import Asker
-from disintegrate.probe.baseline import _bracketed
+from disintegrate.probe.closing_in import bracketed, close_in
 from disintegrate.probe.explore import Verdict, explore
 from disintegrate.probe.ray import Origin, Ray
 from disintegrate.probe.staircase import Fit, Pattern, patterns
 from disintegrate.progress import SILENT
+
+SIZE = 60
 
 
 class Answering:
@@ -35,20 +37,30 @@ def _asker(explainer: object, size: int) -> Asker:
 
 
 def test_an_error_is_claimed_only_where_answers_on_both_sides_bear_it_out() -> None:
-    # a true baseline within the error; one beyond it; one beyond it whose gradient changes its sign just between
-    true = np.array([0.5, 0.53, 0.53])
+    # a true baseline between two points; one beyond both
+    true = np.array([0.5, 0.53])
+    asker = _asker(Answering(lambda points: points - true), 2)
+    between = bracketed(asker, 0, np.full(2, 0.5), np.full(2, 1e-4))
+    assert between.crossed.tolist() == [True, False]
+    assert np.allclose(between.met, true, atol=1e-6)
+
+
+def test_a_gradient_that_changes_its_sign_is_not_claimed_to_be_the_baseline() -> None:
+    generator = np.random.default_rng(0)
+    true, guess = generator.normal(size=(2, SIZE))
+    guess = true + 1e-5 * guess
+    # the gradient of one coordinate jumps from 1 to -1 at 0, just where a secant leads that begins in 0.008 and -0.002
+    true[0], guess[0], beyond = 0.2, -0.002, -0.808 / 0.192
 
     def answer(points: np.ndarray) -> np.ndarray:
         gradient = np.ones_like(points)
-        gradient[:, 2] = np.where(points[:, 2] < 0.5, 1.0, -1.0)
+        gradient[:, 0] = np.where(points[:, 0] < 0, 1.0, np.where(points[:, 0] < 0.005, -1.0, beyond))
         return np.asarray((points - true) * gradient)
 
-    asker = _asker(Answering(answer), 3)
-    point = np.full(3, 0.5)
-    middle = asker.ask(point[None], 0).attribution[0]
-    error = _bracketed(asker, 0, point, middle, np.full(3, 1e-4))
-    assert np.isfinite(error).tolist() == [True, False, False]
-    assert error[0] >= abs(point[0] - true[0])
+    found = close_in(_asker(Answering(answer), SIZE), 0, guess, 1.0, np.ones(SIZE))
+    assert found is not None
+    assert (np.abs(found.point - true) <= found.error).all()
+    assert np.isfinite(found.error[1:]).all()
 
 
 @pytest.mark.parametrize("drifting", [False, True])

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from disintegrate import Capabilities, LocalExplainer
+from disintegrate.probe.alike import groups_of, have_siblings
 from disintegrate.probe.anchored import anchored, weighting
 from disintegrate.probe.asking import Asker
-from disintegrate.probe.baseline import polish, solve
+from disintegrate.probe.baseline import solve
+from disintegrate.probe.closing_in import close_in
 from disintegrate.probe.design import telling_scales
-from disintegrate.probe.explore import explore
+from disintegrate.probe.explore import _verdict, explore
 from disintegrate.probe.ray import WITHIN, Origin, Ray, first_kink
 from disintegrate.probe.staircase import Readings, patterns, readings
 from disintegrate.probe.steer import BEFORE, BEHIND, MIDWAY, PLATEAU, _nearer, steered
@@ -114,6 +118,34 @@ def test_the_staircase_of_the_rule_is_found_beside_another_kink(rule: str, steps
     assert abs(best.kinks[0] * far - 1.0) < 0.02
 
 
+@pytest.mark.parametrize(("steps", "named"), [(37, True), (5, False)])
+def test_what_none_explains_to_the_last_digit_is_named_only_if_nothing_else_comes_near(steps: int, named: bool) -> None:
+    generator = np.random.default_rng(4)
+    scales = np.exp(generator.uniform(np.log(0.6), np.log(3.0), 26))
+    jump = generator.normal(size=SIZE)
+    # a second kink in the direction of the first cannot be told from it
+    answers = _answers(scales, "riemann_right", steps, {1.0: jump, 2.2: 6e-3 * jump}, generator)
+    found = _readings(scales, answers)
+    fits = anchored(found, 1.0)
+    assert ("riemann_right", steps) in fits[0].pattern.members
+    assert fits[0].misfit > 3 * fits[0].freedom
+    assert fits[1].misfit > 10 * fits[0].misfit
+    verdict = _verdict(fits, found, 0, 3.0, 1.0)
+    assert verdict.decided is named
+    # not where another comes near
+    close = dataclasses.replace(fits[1], misfit=9 * fits[0].misfit)
+    assert not _verdict((fits[0], close), found, 0, 3.0, 1.0).decided
+
+
+def test_patterns_whose_rules_differ_are_told_from_those_whose_rules_are_the_same() -> None:
+    for pattern in patterns(12)[4:]:
+        kinds = {rule.removeprefix("captum_") for rule, _ in pattern.members}
+        alike = kinds <= {"midpoint", "riemann_middle"} or kinds <= {"gauss_legendre", "gausslegendre"}
+        assert have_siblings([pattern]) is not alike
+    (ends,) = [pattern for pattern in patterns(12) if ("riemann_right", 9) in pattern.members]
+    assert [len(group) for group in groups_of(ends.members)] == [2, 2, 1]
+
+
 def test_the_distance_of_a_staircase_is_as_large_as_noise_makes_it() -> None:
     ratios = []
     for seed in range(40):
@@ -208,7 +240,7 @@ def test_a_coordinate_that_meets_the_baseline_early_does_not_hold_up_the_others(
     guess = baseline.astype(float).copy()
     guess[::3] += 0.05
     # two thirds of the coordinates answer 0 from the second question on
-    found = polish(asker, 0, guess, 1.0, generator.choice((-1.0, 1.0), SIZE))
+    found = close_in(asker, 0, guess, 1.0, generator.choice((-1.0, 1.0), SIZE))
     assert found is not None
     assert np.isfinite(found.error).mean() > 0.9
     assert (np.abs(found.point - baseline) <= found.error).all()

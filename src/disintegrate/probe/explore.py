@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float64
 
+from disintegrate.probe.alike import have_siblings
 from disintegrate.probe.anchored import anchored
 from disintegrate.probe.design import telling_scales
 from disintegrate.probe.ray import Ray
@@ -19,12 +20,18 @@ REACH, FURTHER, FARTHEST, NEAREST = 2.2, 1.5, 4.5, 1.3
 # Answers that must confirm a pattern where the gradient drifts, and what is kept for telling siblings apart meanwhile.
 CONFIRMING, LEAST_KEPT = 5, 4
 # Powers of the scale by which the gradient may drift between kinks: behind a softmax, where it does, and elsewhere.
-DRIFTS, STEADY = (1, 2, 3), (0,)
+DRIFTS, STEADY = (0, 1, 2, 3), (0,)
 # Noise beyond that of the wire, where ties or many kinks leave no rows to contradict a rule.
 SCATTERS = (0.0, 1e-4, 1e-3, 3e-3)
 # How much more the second-best pattern must cost than the best; how far the best may lie from the answers, in units of
 # the noise; and with how many rows to spare, at least and as a share.
 MARGIN, WORST, SPARE, SHARE = 25.0, 2.0, 6, 0.4
+# What no pattern explains to the last digit, as other kinks are mixed in, is still that of one of so many nodes if no
+# other comes so near by so many times.
+ALONE, MANY = 10.0, 6
+# Rules of so few nodes, and so few patterns, are told apart by sums as well, where so many answers leave no other;
+# and the queries that are left to that.
+FEW_NODES, SUMMED, TAKEN, WEIGHED = 8, 50, 20, 20
 # The same where so few patterns are possible that hardly one of them could fit by chance.
 FEW, SPARE_FEW, SHARE_FEW = 8, 3, 0.2
 
@@ -59,6 +66,13 @@ class Verdict:
         fits = sorted(self.fits, key=lambda fit: fit.misfit)
         return list(dict.fromkeys(steps for fit in fits for _, steps in fit.pattern.members))
 
+    @property
+    def few_nodes(self) -> bool:
+        """Whether many answers leave rules of so few nodes alone that sums of attributions tell them apart."""
+        if self.found is None or len(self.found.scales) < TAKEN or len(self.fits) > SUMMED:
+            return False
+        return all(len(fit.pattern.nodes) <= FEW_NODES for fit in self.fits)
+
     def with_steps(self, steps: int) -> Verdict:
         """The verdict where the service's own number of steps is known, and is that of some of these rules."""
         left = [(fit, fit.pattern.with_steps(steps)) for fit in self.fits]
@@ -74,6 +88,7 @@ def explore(
     reserve: int,
     generator: np.random.Generator,
     known: Sequence[Pattern] | None = None,
+    askable: int = 0,
 ) -> Verdict:
     """Ask a ray around and beyond its first kink, and say which patterns explain the answers.
 
@@ -82,22 +97,29 @@ def explore(
     Args:
         ray: begins where the gradient is that of the baseline.
         near: where its kink is expected.
-        reserve: queries that are left to others.
+        reserve: queries that are left to tell rules apart that share a pattern.
         generator: for scales.
         known: the patterns that it may be, if not any.
+        askable: numbers of steps that the service itself can be asked about, one query each, if so few are left.
     """
     cap = REACH * near
-    ray.ask(_grid(min(START, max(ray.asker.left - reserve, 0)), 0.8 * near, cap, 0.0))
+    shared = known is None or have_siblings(known)
+    kept = max(shared * reserve, min(askable, LEAST_KEPT))
+    ray.ask(_grid(min(START, max(ray.asker.left - kept, 0)), 0.8 * near, cap, 0.0))
     verdict = _judged(ray, near, cap, known)
-    confirmed = not ray.drifting
+    confirmed = not ray.drifting and verdict.scale <= WORST
     if verdict.fits and not 0.8 < verdict.fits[0].kinks[0] / near < NEAREST:
         near = float(verdict.fits[0].kinks[0])
         cap = REACH * near
     for number in range(ROUNDS):
-        # what is kept for telling siblings apart is of no use while several patterns are left; where the gradient
-        # drifts, more answers of one ray would be trusted too far
-        kept = reserve if ray.drifting or ray.asker.left > reserve + 1 else 0
-        kept = min(kept, LEAST_KEPT) if verdict.decided else kept
+        # what is kept for telling siblings apart is of little use while several patterns are left
+        if verdict.fits:
+            shared = have_siblings(fit.pattern for fit in verdict.fits)
+        kept = min(reserve, LEAST_KEPT) if shared and (ray.drifting or ray.asker.left > reserve + 1) else 0
+        by_sums = verdict.few_nodes and not verdict.decided and reserve > 0 and ray.asker.left < WEIGHED
+        if 1 < len(verdict.numbers) <= askable or by_sums:
+            break
+        kept = kept if verdict.decided else max(kept, min(askable, LEAST_KEPT))
         count = min(MORE, ray.asker.left - kept)
         if (verdict.decided and confirmed) or count < 2:
             break
@@ -136,30 +158,31 @@ def _judged(ray: Ray, near: float, cap: float, known: Sequence[Pattern] | None) 
     the gradient drifts, for then what is left over is not noise alone.
     """
     longest = Verdict((), False, "the answers do not change enough along the ray")
-    for found, drift, end in _stretches(ray, near, cap, known is not None and len(known) <= FEW):
-        left = [fit.pattern for fit in longest.fits]
-        verdict = _verdict(anchored(found, near, left or known), found, drift, end, near)
-        if verdict.decided:
-            return verdict
-        if not left:
-            longest = verdict
-        if longest.fits and ray.drifting:
+    for scatter in SCATTERS:
+        for found, drift, end in _stretches(ray, near, cap, scatter, known is not None and len(known) <= FEW):
+            left = [fit.pattern for fit in longest.fits]
+            verdict = _verdict(anchored(found, near, left or known), found, drift, end, near)
+            if verdict.decided:
+                return verdict
+            if not left:
+                longest = verdict
+            if longest.fits and ray.drifting:
+                return longest
+        if longest.fits:
             break
     return longest
 
 
-def _stretches(ray: Ray, near: float, cap: float, few: bool) -> Iterator[tuple[Readings, int, float]]:
+def _stretches(ray: Ray, near: float, cap: float, scatter: float, few: bool) -> Iterator[tuple[Readings, int, float]]:
     spare, share = (SPARE_FEW, SHARE_FEW) if few else (SPARE, SHARE)
     end = cap
     while end >= NEAREST * near:
         for drift in DRIFTS if ray.drifting else STEADY:
-            for scatter in SCATTERS:
-                found = ray.below(end, drift, scatter)
-                if found is None or not len(found.strength):
-                    break
-                if found.freedom - 2 * found.ramps >= max(spare, share * len(found.scales)):
-                    yield found, drift, end
-                    break
+            found = ray.below(end, drift, scatter)
+            if found is None or not len(found.strength):
+                break
+            if found.freedom - 2 * found.ramps >= max(spare, share * len(found.scales)):
+                yield found, drift, end
         end /= FURTHER
 
 
@@ -168,10 +191,11 @@ def _verdict(fits: tuple[Fit, ...], found: Readings, drift: int, end: float, nea
     per = best.misfit / max(best.freedom, 1)
     rows = len(found.scales)
     name = named(best.pattern)
-    if per > WORST:
+    apart = [fit.misfit for fit in fits[1:2]]
+    if per > WORST and not (apart and apart[0] > ALONE * best.misfit and len(best.pattern.nodes) >= MANY):
         return Verdict((), False, f"no rule explains {rows} scales; {name} comes nearest")
     scale = max(per, 1.0)
-    rivals = tuple(fit for fit in fits if fit.misfit - best.misfit < MARGIN * scale)
+    rivals = tuple(fit for fit in fits if (fit.misfit - best.misfit < MARGIN * scale and per <= WORST) or fit is best)
     if len(rivals) > 1:
         several = ", ".join(named(fit.pattern) for fit in rivals[:4])
         evidence = f"{len(rivals)} rules explain {rows} scales alike: {several}"

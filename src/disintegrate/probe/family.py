@@ -10,16 +10,15 @@ and no other rule answers so, unless the gradient hardly changes along the ray. 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float64
 
 from disintegrate.errors import DisintegrateError
 from disintegrate.probe.asking import Spent
-from disintegrate.probe.ray import Ray
+from disintegrate.probe.ray import Ray, seen_by
 
 # What counts as obeyed: a residual so many times its noise, or such a share of the terms; and how many times smaller
 # it must be than that of every other rule.
@@ -29,7 +28,6 @@ TINY = float(np.finfo(np.float64).tiny)
 OUTER = 1 + 1 / np.sqrt(3)
 
 
-K = TypeVar("K")
 # By number of steps and scale.
 Answers = dict[tuple[int, float], Float64[np.ndarray, " k"]]
 
@@ -130,17 +128,3 @@ def _obeyed(answers: Answers, noise: Answers, tried: list[Identity]) -> Family |
         f"{len(answers)} answers with few steps obey the identity of {rule} to "
         f"{left[best]:.1g} of its terms, that of {min(tried[others[0]].rules, key=len)} to {left[others[0]]:.1g}",
     )
-
-
-def seen_by(
-    rays: Mapping[K, Ray],
-) -> tuple[dict[tuple[K, float], Float64[np.ndarray, " k"]], dict[tuple[K, float], Float64[np.ndarray, " k"]]]:
-    """What each ray answered over what was moved, and its noise, in the coordinates that all of them moved enough."""
-    asked = {steps: ray for steps, ray in rays.items() if ray.scales}
-    seen = np.all([ray.usable() for ray in asked.values()], axis=0)
-    answers, noise = {}, {}
-    for steps, ray in asked.items():
-        kept = seen[ray.usable()]
-        for scale, row, spread in zip(ray.scales, *ray.divided(), strict=True):
-            answers[steps, scale], noise[steps, scale] = row[kept], spread[kept]
-    return answers, noise

@@ -15,7 +15,7 @@ import numpy as np
 
 from disintegrate.errors import NotPermitted
 from disintegrate.probe.one_kink import quadrature
-from disintegrate.probe.ray import Ray
+from disintegrate.probe.ray import Ray, seen_by
 from disintegrate.probe.staircase import Pattern, keeping
 
 # How far out, in units of the inputs' spread, and where numbers are carried coarsely.
@@ -37,42 +37,48 @@ def baseline_and_mass(rule: str, steps: int) -> tuple[float, float]:
     return float(weights[nodes == 0].sum()), float(weights.sum())
 
 
-def agreeing(ray: Ray, kink: float, among: Sequence[Pattern]) -> tuple[Pattern, ...]:
+def agreeing(ray: Ray, out: Ray, kink: float, among: Sequence[Pattern]) -> tuple[Pattern, ...]:
     """Those of some patterns whose members answer so far out, with these alone; all where none does.
 
-    A service that refuses a point so far out tells nothing either.
+    A service that refuses a point so far out tells nothing either. Behind a softmax the other end of the ray is asked
+    only where the one leaves open whether there is a node at the baseline.
 
     Args:
         ray: one that was asked before its first kink.
+        out: the same ray far out; what was asked there already is not asked again.
         kink: where no kink lies yet.
         among: the patterns that are left.
     """
-    far, asked = far_of(ray), len(ray.scales)
-    # behind a softmax the gradient drifts from the very begin
-    begin = int(np.argmin(np.abs(np.array(ray.scales) - (0 if ray.drifting else kink))))
-    try:
-        ray.ask([far, -far])
-    except NotPermitted:
-        ray.asker.refused = True
-        return tuple(among)
-    misfit = _saturated(ray, begin) if ray.drifting else _affine(ray, begin)
-    while len(ray.scales) > asked:
-        ray.drop(-1)
-    left = keeping(among, lambda rule, steps: misfit(*baseline_and_mass(rule, steps)) < OFF)
+    left = tuple(among)
+    for end in (far_of(ray), -far_of(ray)):
+        try:
+            if end not in out.scales:
+                out.ask([end])
+        except NotPermitted:
+            ray.asker.refused = True
+            return tuple(among)
+        misfit = (_saturated if ray.drifting else _affine)(ray, out, kink)
+        left = keeping(among, lambda rule, steps: misfit(*baseline_and_mass(rule, steps)) < OFF)  # noqa: B023
+        weights = [baseline_and_mass(*pattern.members[0])[0] > 0 for pattern in left]
+        if ray.drifting and left and all(weights) == any(weights):
+            break
     return left or tuple(among)
 
 
-def _saturated(ray: Ray, begin: int) -> Callable[[float, float], float]:
+def _saturated(ray: Ray, out: Ray, _: float) -> Callable[[float, float], float]:
     """How far off an answer behind a softmax is, for a weight at the baseline and a mass."""
-    answers, noise = ray.divided()
+    answers, noise = seen_by({"near": ray, "far": out})
+    # behind a softmax the gradient drifts from the very begin
+    begin = ("near", min(ray.scales, key=abs))
     near = answers[begin]
     size = max(float((near**2).sum()), 1e-300)
     shares, doubts = [], []
-    for row in (-2, -1):
-        share = float(answers[row] @ near) / size
+    for end in out.scales:
+        row = answers["far", end]
+        share = float(row @ near) / size
         # what points elsewhere: max pooling ties at the baseline, or the softmax has not saturated
-        aside = float(((answers[row] - share * near) ** 2).sum())
-        rounding = float((noise[row] ** 2).sum()) + share**2 * float((noise[begin] ** 2).sum())
+        aside = float(((row - share * near) ** 2).sum())
+        rounding = float((noise["far", end] ** 2).sum()) + share**2 * float((noise[begin] ** 2).sum())
         shares.append(share)
         doubts.append(math.sqrt((aside + rounding) / size + (NEAR * share) ** 2))
     best = int(np.argmin(doubts))
@@ -83,24 +89,22 @@ def _saturated(ray: Ray, begin: int) -> Callable[[float, float], float]:
     return misfit
 
 
-def _affine(ray: Ray, begin: int) -> Callable[[float, float], float]:
+def _affine(ray: Ray, out: Ray, kink: float) -> Callable[[float, float], float]:
     """The same of the sum of an answer without a softmax."""
-    total, spread = ray.totals()
-    scales, output = np.array(ray.scales), np.array(ray.outputs)
+    begin = int(np.argmin(np.abs(np.array(ray.scales) - kink)))
+    close, blur = ray.totals()
+    near = close[begin] / ray.scales[begin]
+    around = np.hypot(blur[begin] / ray.scales[begin], NEAR * abs(near))
+    total, spread = out.totals()
+    scales, output = np.array(out.scales), np.array(out.outputs)
     grain = ray.asker.deviation(output)
-    near = total[begin] / scales[begin]
-    around = np.hypot(spread[begin] / scales[begin], NEAR * abs(near))
 
     def misfit(weight: float, mass: float) -> float:
         if mass <= 0:
             return math.inf
-        off = []
-        for row in (-2, -1):
-            slope = output[row] / scales[row]
-            wanted = mass * slope + weight * (near / mass - slope)
-            doubt = np.hypot(spread[row] / scales[row], mass * grain[row] / scales[row])
-            doubt = np.hypot(doubt, weight * around) + KINKS * abs(slope)
-            off.append(abs(total[row] / scales[row] - wanted) / max(doubt, 1e-300))
-        return float(max(off))
+        slope = output / scales
+        wanted = mass * slope + weight * (near / mass - slope)
+        doubt = np.hypot(np.hypot(spread, mass * grain) / np.abs(scales), weight * around) + KINKS * np.abs(slope)
+        return float((np.abs(total / scales - wanted) / np.maximum(doubt, 1e-300)).max())
 
     return misfit

@@ -14,10 +14,9 @@ from jaxtyping import Float64
 
 from disintegrate.errors import DisintegrateError
 from disintegrate.probe.asking import Spent
-from disintegrate.probe.family import seen_by
 from disintegrate.probe.far_out import baseline_and_mass, far_of
 from disintegrate.probe.one_kink import quadrature
-from disintegrate.probe.ray import Ray
+from disintegrate.probe.ray import Ray, seen_by
 from disintegrate.probe.staircase import MOST_STEPS
 
 # Numbers of steps that tell the two gradients.
@@ -47,7 +46,9 @@ def numbers(ray: Callable[[int | None], Ray], rule: str, most: int, *, walk: boo
     except DisintegrateError:
         return []
     likely = sorted(misfits, key=misfits.__getitem__)
-    return likely[: int(np.clip(TRIED * likely[0], min(FEWEST, most), most))]
+    worth = int(max(TRIED * likely[0], FEWEST))
+    # a walk tells a large number too roughly for a few questions to hit it: its kinks tell more
+    return likely[: min(worth, most)] if worth <= most or baseline_and_mass(rule, LOW)[0] else []
 
 
 def _far_out(ray: Callable[[int | None], Ray], rule: str) -> dict[int, float]:

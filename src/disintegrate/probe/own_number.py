@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float64
 
-from disintegrate.errors import NotPermitted
-from disintegrate.probe.asking import Asker
+from disintegrate.errors import DisintegrateError
+from disintegrate.probe.asking import Asker, Spent
 from disintegrate.probe.explore import LEAST_KEPT
 from disintegrate.rules import PRESETS
 
@@ -27,7 +27,8 @@ class OwnNumber:
         target: the output that is explained.
         same: whether an answer is that without a number.
         honoured: whether the service takes numbers of steps, and answers alike twice; nothing is asked otherwise.
-        alike: for each number that was asked, whether it got the answer without one.
+        alike: for each number that was answered, whether it got the answer without one.
+        refused: numbers that were not.
     """
 
     asker: Asker
@@ -36,6 +37,7 @@ class OwnNumber:
     same: Callable[[Float64[np.ndarray, " d"]], bool]
     honoured: bool
     alike: dict[int, bool] = field(default_factory=dict)
+    refused: set[int] = field(default_factory=set)
 
     def among(self, numbers: Sequence[int], kept: int = LEAST_KEPT) -> int | None:
         """That of some numbers which gets the answer without one, where one step more does not."""
@@ -49,10 +51,14 @@ class OwnNumber:
         return all(self.alike.get(steps) is False for steps in numbers)
 
     def _is_alike(self, steps: int, kept: int) -> bool:
-        if self.honoured and steps not in self.alike and self.asker.left > kept:
+        if self.honoured and steps not in self.alike and steps not in self.refused and self.asker.left > kept:
             try:
                 answer = self.asker.ask(self.inputs, self.target, steps=steps)
-            except NotPermitted:
+            except Spent:
+                raise
+            except DisintegrateError:
+                # a service may refuse a number in whatever words: Captum's Riemann rules take no single step
+                self.refused.add(steps)
                 return False
             self.alike[steps] = self.same(answer.attribution[0])
         return self.alike.get(steps, False)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float64
@@ -18,6 +20,9 @@ WITHIN = 1.22
 TIED = 2e-2
 # What counts as no bend where the gradient drifts, and how far answers must lie apart to read a line off them.
 BENT, APART = 3e-3, 0.9
+
+
+K = TypeVar("K")
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,3 +207,17 @@ def first_kink(ray: Ray) -> Bracket | None:
             return ray.bisected(Bracket(low, further), WITHIN)
         low = further
     return None
+
+
+def seen_by(
+    rays: Mapping[K, Ray],
+) -> tuple[dict[tuple[K, float], Float64[np.ndarray, " k"]], dict[tuple[K, float], Float64[np.ndarray, " k"]]]:
+    """What each ray answered over what was moved, and its noise, in the coordinates that all of them moved enough."""
+    asked = {steps: ray for steps, ray in rays.items() if ray.scales}
+    seen = np.all([ray.usable() for ray in asked.values()], axis=0)
+    answers, noise = {}, {}
+    for steps, ray in asked.items():
+        kept = seen[ray.usable()]
+        for scale, row, spread in zip(ray.scales, *ray.divided(), strict=True):
+            answers[steps, scale], noise[steps, scale] = row[kept], spread[kept]
+    return answers, noise

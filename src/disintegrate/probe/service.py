@@ -18,7 +18,7 @@ from disintegrate.probe.asking import Asker, Spent
 from disintegrate.probe.by_steps import by_steps
 from disintegrate.probe.checked import checked
 from disintegrate.probe.explore import FEW, LEAST_KEPT, Verdict, explore
-from disintegrate.probe.far_out import agreeing
+from disintegrate.probe.far_out import agreeing, far_of
 from disintegrate.probe.one_kink import members_of
 from disintegrate.probe.own_number import USUAL, OwnNumber
 from disintegrate.probe.ray import Origin, Ray, first_kink
@@ -33,19 +33,20 @@ RESERVE, RESERVE_FEW_STEPS = 8, 3
 # Largest input that is made of neighbouring coordinates only: fewer kinks, and digits enough.
 WIDE = 400
 PATCH = 10
-# How far out outputs are asked that may be probabilities, in units of the inputs' spread, and how far is enough if
-# the search for the baseline went there.
-FAR, FAR_ENOUGH = 1000.0, 100.0
 # Outputs that are looked at for one that is not saturated, and what counts as such: p (1 - p).
 CLASSES, LIVELY = 4, 0.02
 # How far from the service's own baseline rays begin where another may be sent, in units of the inputs' spread.
 ASIDE = 0.5
+# How much of an answer may come from coordinates in which the baseline is not known.
+STRAY = 1e-3
 # How long the ray is on which numbers of steps are asked, in the same units.
 MANY_KINKS = 2.0
 # Steps that are asked to see whether a caller may set them.
 STEPS = (3, 7, 50, 64)
 # Numbers of steps that are asked whether they are the service's own, at most.
 NUMBERS = 14
+# So few that are left are asked about rather than told apart by more kinks.
+ASKABLE = 3
 # Why a rule was taken back, and why something was not found.
 REFUTED = "but the service, which takes numbers of steps, answers otherwise with theirs than with none"
 NOT_ASKED = "the budget did not reach so far"
@@ -220,7 +221,7 @@ class _Session:
             self.asker.learn_wire()
             looks = self._in_unit_range()
             honoured = self.result.baseline_override.value is Override.HONOURED
-            found = baselines.solve(self.asker, self.target, self.spread, looks, self.generator, exact=not honoured)
+            found = baselines.solve(self.asker, self.target, self.spread, looks, self.generator, thorough=not honoured)
         if found is None:
             self._found(baseline=Finding(None, "the answers did not vanish anywhere that was asked"))
             if self.result.baseline_override.value is Override.HONOURED:
@@ -275,9 +276,10 @@ class _Session:
 
     def _rule(self, origin: Origin) -> None:
         direction = self._direction()
-        drifting = self._in_unit_range() and self._saturates(origin)
-        if drifting:
+        if self._in_unit_range():
             self._choose_target(origin, direction)
+        out = Ray(self.asker, origin, direction, self.target)
+        drifting = self._in_unit_range() and self._saturates(out)
         ray = Ray(self.asker, origin, direction, self.target, drifting=drifting)
         rules = self._rule_by_steps(origin)
         if self.result.rules.value is not None:
@@ -293,10 +295,11 @@ class _Session:
             own = self._own_number.among(USUAL)
             among = keeping(patterns(), lambda rule, steps: (rules is None or rule in rules) and own in (None, steps))
             if rules is None and origin.named is None:
-                among = agreeing(ray, bracket.low, among)
+                among = agreeing(ray, out, bracket.low, among)
             ray, near = steered(ray, bracket)
             reserve = RESERVE_FEW_STEPS if (self._few_steps and rules is None) or len(among) <= FEW else RESERVE
-            verdict = explore(ray, near, reserve=reserve, generator=self.generator, known=among)
+            askable = ASKABLE if self._own_number.honoured and own is None else 0
+            verdict = explore(ray, near, reserve=reserve, generator=self.generator, known=among, askable=askable)
             if (
                 own is None
                 and len(verdict.numbers) > 1
@@ -306,7 +309,7 @@ class _Session:
         possible = tuple(NamedRule(*member) for fit in verdict.fits for member in fit.pattern.members)
         self._found(rules=Finding(None, verdict.evidence), possible=possible)
         judged = [row for row, scale in zip(ray.raw, ray.scales, strict=True) if scale <= verdict.cap * (1 + 1e-9)]
-        if verdict.decided and self._begins_there(origin, judged):
+        if (verdict.decided or verdict.few_nodes) and self._begins_there(origin, judged):
             asked = len(self.asker.numbers)
             chosen = self._siblings(probabilities=drifting).choose(first, kink, ray, verdict)
             if self._begins_there(origin, self.asker.numbers[asked:]):
@@ -379,7 +382,7 @@ class _Session:
         A coordinate that is not known matters only where the gradient in it does not vanish.
         """
         lost = ~np.isfinite(origin.error)
-        if not any(answer[lost].any() for answer in answers):
+        if all(np.linalg.norm(answer[lost]) <= STRAY * np.linalg.norm(answer) for answer in answers):
             return True
         evidence = f"{int(lost.sum())} coordinates of the baseline are unknown, so no ray is known to begin there"
         self._found(rules=Finding(None, evidence))
@@ -390,17 +393,13 @@ class _Session:
             evidence = self.result.steps_override.evidence + ", and the gradient changes along rays"
             self._found(steps_override=Finding(Override.IGNORED, evidence))
 
-    def _saturates(self, origin: Origin) -> bool:
-        """Whether outputs stay within [0, 1] far out on both sides, where logits would be large."""
-        if max(np.abs(self.asker.taken)) > FAR_ENOUGH * self.spread:
-            evidence = f"outputs stay within [0, 1] even {FAR_ENOUGH:g} times as far out as the inputs"
-            self._found(output=Finding(Output.PROBABILITIES, evidence))
-            return True
-        aside = FAR * self.spread * self.generator.choice((-1.0, 1.0), origin.point.size)
-        self.asker.ask(origin.point + np.stack([aside, -aside]), self.target, origin=origin.named)
+    def _saturates(self, out: Ray) -> bool:
+        """Whether outputs stay within [0, 1] far out on a ray, where logits would be large."""
+        far = far_of(out)
+        out.ask([far])
         inside = self._in_unit_range()
         if inside:
-            evidence = f"outputs stay within [0, 1] even {FAR:g} times as far out as the inputs"
+            evidence = f"outputs stay within [0, 1] even {far:g} times as far out as the inputs"
             self._found(output=Finding(Output.PROBABILITIES, evidence))
         return inside
 

@@ -12,6 +12,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float64
 
+from disintegrate.probe.alike import groups_of
 from disintegrate.probe.anchored import weighting
 from disintegrate.probe.asking import Asker
 from disintegrate.probe.completeness import Sums, kinks_misfit
@@ -61,7 +62,7 @@ class Siblings:
             near: the ray that the verdict is about.
             verdict: the pattern that is left.
         """
-        groups = _groups([member for fit in verdict.fits for member in fit.pattern.members])
+        groups = groups_of([member for fit in verdict.fits for member in fit.pattern.members])
         fits = [next(fit for fit in verdict.fits if group[0] in fit.pattern.members) for group in groups]
         misfit = np.array([fit.misfit for fit in fits])
         score = -(misfit - misfit.min()) / (2 * verdict.scale)
@@ -93,7 +94,7 @@ class Siblings:
             members: rules and steps.
             evidence: what was seen so far.
         """
-        groups = _groups(members)
+        groups = groups_of(members)
         few = FEW_STEPS if self.steps_honoured else None
         weighing = Weighing(self.asker, groups, self.probabilities, ray.scatter, few)
         score = np.zeros(len(groups))
@@ -228,21 +229,3 @@ def _symmetric(rule: Quadrature) -> bool:
     order = np.argsort(rule.nodes)
     nodes, weights = rule.nodes[order], rule.weights[order]
     return bool(np.allclose(nodes, 1 - nodes[::-1], atol=1e-6) and np.allclose(weights, weights[::-1], atol=1e-6))
-
-
-def _groups(members: list[tuple[str, int]]) -> list[list[tuple[str, int]]]:
-    """Members whose nodes and weights agree to 1e-6, together."""
-    groups: list[list[tuple[str, int]]] = []
-    heads: list[Quadrature] = []
-    for rule, steps in members:
-        found = rule_named(rule)(steps)
-        for group, head in zip(groups, heads, strict=True):
-            if head.steps == found.steps and bool(
-                np.allclose(head.nodes, found.nodes, atol=1e-6) and np.allclose(head.weights, found.weights, atol=1e-6)
-            ):
-                group.append((rule, steps))
-                break
-        else:
-            groups.append([(rule, steps)])
-            heads.append(found)
-    return groups

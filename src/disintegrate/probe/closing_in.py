@@ -1,0 +1,158 @@
+"""Close to the baseline: answers that change their sign between two points have met it on the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float64
+
+from disintegrate.probe.asking import Asker
+
+# Where the first secant begins, and the longest step, in units of the inputs' spread.
+BEGIN, MOST = 0.01, 0.5
+# How far on either side of where a secant leads is asked, as a share of the step that most coordinates took, and at
+# least, in the same units.
+AROUND, OF_MOST, LEAST, LEAST_COARSE = 0.1, 0.8, 2e-5, 1e-3
+# How narrow is enough; for which share of the coordinates, sooner or later; and how many the model must look at.
+CREDIBLE, CREDIBLE_COARSE = 1e-4, 5e-3
+ENOUGH, LOOKED_AT = (0.95, 0.9, 0.85, 0.8, 0.8), 0.7
+# How far the answer between may lie off the line through both, as a share of the larger.
+BENT = 0.3
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """A baseline, flat.
+
+    Attributes:
+        name: among the candidates, if it has one.
+        point: the baseline.
+        error: how far each coordinate may be off.
+        likeliest: where all answers vanish to the last bit, as far as the gradient shows it.
+        unlikely: how far each coordinate of that may be off, but for places where the gradient happens to vanish.
+    """
+
+    name: str | None
+    point: Float64[np.ndarray, " d"]
+    error: Float64[np.ndarray, " d"]
+    likeliest: Float64[np.ndarray, " d"]
+    unlikely: Float64[np.ndarray, " d"]
+
+
+@dataclass(frozen=True, eq=False)
+class Between:
+    """What the answers at two points say of the baseline.
+
+    A coordinate answers `(x_i - b_i) G_i`, which changes its sign between two points only if the baseline lies between
+    them or the gradient changes its own, the rather the further they lie apart.
+
+    Attributes:
+        crossed: where the sign changes.
+        met: where the line through both answers vanishes; the nearer point where they are the same.
+        reach: how far from that the further of the two points lies.
+        slope: of the line.
+        nearer: the point with the smaller answer, and `answer`: that answer.
+        doubt: how far off the digits of the answers and of the points let that be.
+    """
+
+    crossed: Bool[np.ndarray, " d"]
+    met: Float64[np.ndarray, " d"]
+    reach: Float64[np.ndarray, " d"]
+    slope: Float64[np.ndarray, " d"]
+    nearer: Float64[np.ndarray, " d"]
+    answer: Float64[np.ndarray, " d"]
+    doubt: Float64[np.ndarray, " d"]
+
+
+def bracketed(
+    asker: Asker,
+    target: int,
+    point: Float64[np.ndarray, " d"],
+    width: Float64[np.ndarray, " d"],
+    away: Float64[np.ndarray, " d"] | float = 0.0,
+) -> Between:
+    """Ask so far on either side of a point in all coordinates at once, or in some while others are far away."""
+    ends = asker.sent(np.stack([point - width, point + width]) + away)
+    answers = asker.ask(ends, target).attribution
+    met, slope = secant(ends[0], ends[1], answers[0], answers[1])
+    first = np.abs(answers[0]) < np.abs(answers[1])
+    return Between(
+        crossed=answers[0] * answers[1] < 0,
+        met=met,
+        reach=np.abs(ends - met).max(0),
+        slope=slope,
+        nearer=np.where(first, ends[0], ends[1]),
+        answer=np.where(first, answers[0], answers[1]),
+        doubt=rounding(asker, np.abs(answers).max(0), slope) + spacing(asker, met),
+    )
+
+
+def close_in(
+    asker: Asker,
+    target: int,
+    guess: Float64[np.ndarray, " d"],
+    spread: float,
+    signs: Float64[np.ndarray, " d"],
+) -> Found | None:
+    """Gain the last digits close by; None where the answers do not change their signs around any point."""
+    credible = (CREDIBLE_COARSE if asker.coarse else CREDIBLE) * spread
+    least = (LEAST_COARSE if asker.coarse else LEAST) * spread
+    last, point = asker.sent(np.stack([guess + BEGIN * spread * signs, guess]))
+    before, answer = asker.ask(np.stack([last, point]), target).attribution
+    met, _ = secant(last, point, before, answer)
+    for enough in ENOUGH:
+        last, before = point, answer
+        # what would go further is left where it is, lest it disturb the others
+        step = np.where(np.abs(met - last) < MOST * spread, met - last, 0.0)
+        width = max(AROUND * float(np.quantile(np.abs(step), OF_MOST)), least)
+        between = bracketed(asker, target, last + step, width * signs)
+        looked_at = between.slope != 0
+        known = between.crossed & (between.reach <= credible)
+        if looked_at.mean() > LOOKED_AT and known[looked_at].mean() > enough:
+            break
+        point, answer = between.nearer, between.answer
+        # what lies far off is told by steps of its own size
+        met = np.where(between.crossed, between.met, secant(last, point, before, answer)[0])
+    else:
+        return None
+    at = asker.sent(np.where(known, between.met, between.nearer)[None])[0]
+    answer = asker.ask(at[None], target).attribution[0]
+    # a gradient that changes its sign between the two points makes no line through both
+    known &= np.abs(answer) <= BENT * np.abs(between.slope) * between.reach
+    error, unlikely = np.where(known, between.reach, np.inf), np.where(known, between.doubt, np.inf)
+    if not asker.coarse:
+        rest = -np.divide(answer, between.slope, out=np.zeros(point.size), where=known)
+        at = asker.sent((at + np.clip(rest, -credible, credible))[None])[0]
+        # an answer of 0 where a gradient was seen is the baseline to the last bit, unless it vanishes just there
+        unlikely = np.where(known, np.where(answer == 0, 0.0, spacing(asker, at) / 2), np.inf)
+    return Found(None, at, error, at, unlikely)
+
+
+def secant(
+    last: Float64[np.ndarray, " d"],
+    point: Float64[np.ndarray, " d"],
+    before: Float64[np.ndarray, " d"],
+    answer: Float64[np.ndarray, " d"],
+) -> tuple[Float64[np.ndarray, " d"], Float64[np.ndarray, " d"]]:
+    """Where the line through the answers at two points vanishes, and its slope; the point itself where it is 0."""
+    slope = np.divide(answer - before, point - last, out=np.zeros(point.size), where=point != last)
+    step = np.divide(-answer, slope, out=np.zeros(point.size), where=slope != 0)
+    return point + step, slope
+
+
+def rounding(
+    asker: Asker, answer: Float64[np.ndarray, " d"], slope: Float64[np.ndarray, " d"]
+) -> Float64[np.ndarray, " d"]:
+    """How far the digits of an answer let the place be off where its line vanishes."""
+    found: Float64[np.ndarray, " d"] = np.divide(
+        3 * asker.deviation(answer), np.abs(slope), out=np.full(answer.size, np.inf), where=slope != 0
+    )
+    return found
+
+
+def spacing(asker: Asker, point: Float64[np.ndarray, " d"]) -> Float64[np.ndarray, " d"]:
+    """Twice the distance to the next point that can be sent."""
+    size = np.maximum(np.abs(point), 1e-3 * float(np.abs(point).max()))
+    found: Float64[np.ndarray, " d"] = 2 * np.spacing(size.astype(asker.dtype)).astype(np.float64)
+    return found
