@@ -10,6 +10,7 @@ import pytest
 
 from disintegrate import Capabilities, Explanation, Request
 from disintegrate.probe.asking import Asker
+from disintegrate.probe.baseline import solve
 from disintegrate.probe.closing_in import bracketed, close_in
 from disintegrate.probe.explore import Verdict, explore
 from disintegrate.probe.ray import Origin, Ray
@@ -61,6 +62,29 @@ def test_a_gradient_that_changes_its_sign_is_not_claimed_to_be_the_baseline() ->
     assert found is not None
     assert (np.abs(found.point - true) <= found.error).all()
     assert np.isfinite(found.error[1:]).all()
+
+
+def test_what_the_model_does_not_look_at_near_the_baseline_is_seen_from_far_out_if_at_all() -> None:
+    known = []
+    for seed in range(12):
+        generator = np.random.default_rng(seed)
+        true = generator.normal(size=SIZE)
+        weight = np.abs(generator.normal(size=SIZE)) * generator.choice((-1.0, 1.0), SIZE)
+
+        # the first coordinate counts only where a unit is on, which is off near the baseline and on in half of space
+        def answer(points: np.ndarray, true: np.ndarray = true, weight: np.ndarray = weight) -> np.ndarray:
+            gradient = np.broadcast_to(weight, points.shape).copy()
+            gradient[:, 0] = (points - true)[:, 1:] @ weight[1:] > 1
+            return np.asarray((points - true) * gradient)
+
+        asker = _asker(Answering(answer), SIZE)
+        found = solve(asker, 0, 1.0, False, generator)
+        assert found is not None
+        assert asker.spent <= 14
+        assert (np.abs(found.point - true) <= found.error).all()
+        assert np.isfinite(found.error[1:]).all()
+        known.append(bool(np.isfinite(found.error[0])))
+    assert 0 < sum(known) < len(known)
 
 
 @pytest.mark.parametrize("drifting", [False, True])

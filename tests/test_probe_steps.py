@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -15,11 +16,13 @@ from disintegrate import Capabilities, Explainer, LocalExplainer, Output, Record
 from disintegrate.errors import NotPermitted
 from disintegrate.explainers.protocol import Explanation, Request
 from disintegrate.probe.asking import Asker
+from disintegrate.probe.explore import Verdict, explore
 from disintegrate.probe.family import IDENTITIES, family
 from disintegrate.probe.far_out import agreeing
 from disintegrate.probe.number import numbers
+from disintegrate.probe.own_number import OwnNumber
 from disintegrate.probe.ray import Origin, Ray
-from disintegrate.probe.staircase import keeping, patterns
+from disintegrate.probe.staircase import Fit, keeping, patterns
 from disintegrate.progress import SILENT
 from disintegrate.rules import RULES, rule_named
 from tests.test_probe import SIZE, inputs
@@ -178,3 +181,30 @@ def test_the_probe_names_a_rule_by_numbers_of_steps(rule: str) -> None:
 def test_members_that_are_kept_are_those_of_which_it_holds() -> None:
     kept = keeping(patterns(5), lambda rule, steps: rule == "saliency" and steps > 3)
     assert [pattern.members for pattern in kept] == [(("saliency", steps),) for steps in (4, 5, 6)]
+
+
+def test_a_number_that_a_rule_cannot_have_is_not_the_service_s_own_and_refutes_nothing() -> None:
+    service = _service("captum_riemann_right", 2)
+    asker = _rays(service)(None).asker
+    first = asker.ask(inputs()[:1].astype(float), 0).attribution[0]
+    own = OwnNumber(asker, inputs()[:1].astype(float), 0, lambda answer: bool((answer == first).all()), True)
+    asked = asker.spent
+    assert own.among([1, 2]) == 2
+    assert asker.spent == asked + 3  # Captum's Riemann rules refuse 1; 3 answers otherwise than 2
+    assert not own.refuted([1])
+    assert own.refuted([3])
+
+
+def test_the_last_few_numbers_are_asked_about_rather_than_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = _rays(_service("midpoint", 40))(None)
+    one = np.ones(1)
+    left = [
+        pattern for pattern in patterns() if ("midpoint", 40) in pattern.members or ("midpoint", 41) in pattern.members
+    ]
+    verdict = Verdict(tuple(Fit(pattern, 1.0, one, one, one, 9, one) for pattern in left), False, "", cap=2.0)
+    monkeypatch.setattr(sys.modules[explore.__module__], "_judged", lambda *_: verdict)
+    for askable in (0, 3):
+        ray.asker.budget = ray.asker.spent + 30
+        found = explore(ray, 1.0, reserve=0, generator=np.random.default_rng(0), known=left, askable=askable)
+        assert found.numbers == [40, 41]
+        assert (ray.asker.left == 20) is bool(askable)  # as many as are asked at first
