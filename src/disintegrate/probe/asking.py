@@ -60,6 +60,12 @@ class Asker:
         """Whether small numbers are lost, as in float16 and under a fixed number of decimals."""
         return self.wire is not None and (self.wire.dtype == "float16" or self.wire.decimals is not None)
 
+    @property
+    def in_unit_range(self) -> bool:
+        """Whether all outputs that came so far may be probabilities."""
+        outputs = np.array(self.outputs)
+        return bool(((outputs >= -1e-6) & (outputs <= 1 + 1e-3)).all())
+
     def sent(self, points: Float64[np.ndarray, "n d"]) -> Float64[np.ndarray, "n d"]:
         """The points as they go out, rounded to the type in which they are sent."""
         return points.astype(self.dtype).astype(np.float64)

@@ -4,52 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cached_property
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float64, Int
 
-from disintegrate.errors import DisintegrateError, NotPermitted
+from disintegrate.errors import NotPermitted
 from disintegrate.explainers.protocol import Explainer, Output
 from disintegrate.probe import baseline as baselines
-from disintegrate.probe.across import across
 from disintegrate.probe.asking import Asker, Spent
-from disintegrate.probe.by_steps import by_steps
 from disintegrate.probe.checked import checked
-from disintegrate.probe.explore import FEW, LEAST_KEPT, Verdict, explore
-from disintegrate.probe.far_out import agreeing, far_of
-from disintegrate.probe.one_kink import members_of
-from disintegrate.probe.own_number import USUAL, OwnNumber
-from disintegrate.probe.ray import Origin, Ray, first_kink
-from disintegrate.probe.result import Baseline, Finding, NamedRule, Override, ProbeResult
-from disintegrate.probe.siblings import Siblings
-from disintegrate.probe.staircase import keeping, patterns
-from disintegrate.probe.steer import steered
+from disintegrate.probe.findings import Findings
+from disintegrate.probe.naming import Naming
+from disintegrate.probe.own_number import OwnNumber
+from disintegrate.probe.ray import Origin
+from disintegrate.probe.result import Baseline, Finding, Override, ProbeResult
 from disintegrate.progress import SILENT, Progress
 
-# Queries kept for telling apart the rules that attributions alone cannot.
-RESERVE, RESERVE_FEW_STEPS = 8, 3
-# Largest input that is made of neighbouring coordinates only: fewer kinks, and digits enough.
-WIDE = 400
-PATCH = 10
-# Outputs that are looked at for one that is not saturated, and what counts as such: p (1 - p).
-CLASSES, LIVELY = 4, 0.02
 # How far from the service's own baseline rays begin where another may be sent, in units of the inputs' spread.
 ASIDE = 0.5
-# How much of an answer may come from coordinates in which the baseline is not known.
-STRAY = 1e-3
-# How long the ray is on which numbers of steps are asked, in the same units.
-MANY_KINKS = 2.0
 # Steps that are asked to see whether a caller may set them.
 STEPS = (3, 7, 50, 64)
-# Numbers of steps that are asked whether they are the service's own, at most.
-NUMBERS = 14
-# So few that are left are asked about rather than told apart by more kinks.
-ASKABLE = 3
-# Why a rule was taken back, and why something was not found.
-REFUTED = "but the service, which takes numbers of steps, answers otherwise with theirs than with none"
-NOT_ASKED = "the budget did not reach so far"
 
 
 def probe(
@@ -130,11 +104,7 @@ class _Session:
         self.candidates = candidates
         self.generator = generator
         self.spread = float(inputs.std()) or float(np.abs(inputs).max()) or 1.0
-        unknown: Finding[Any] = Finding(None, NOT_ASKED)
-        self.result = ProbeResult(
-            rules=unknown, baseline=unknown, output=unknown, wire=unknown, deterministic=unknown,
-            steps_override=unknown, baseline_override=unknown, values=unknown, queries=0,
-        )  # fmt: skip
+        self.findings = Findings()
 
     def run(self, naming: bool) -> ProbeResult:
         """All steps in order; the budget may end in any of them."""
@@ -144,21 +114,17 @@ class _Session:
             self._steps_override()
             origin = self._baseline()
             if origin is not None and naming:
-                self._rule(origin)
-                self._confirm()
+                self._naming().name(origin)
         except Spent:
             pass
         except NotPermitted as refusal:
             self.asker.refused = True
-            if self.result.rules.value is None:
-                self._found(rules=Finding(None, f"the service refused a point: {refusal.problem}"))
+            if self.findings.result.rules.value is None:
+                self.findings.add(rules=Finding(None, f"the service refused a point: {refusal.problem}"))
         self._digits()
         self._outputs_seen()
         self._values()
-        return replace(self.result, queries=self.asker.spent, refused_values=self.asker.refused)
-
-    def _found(self, **findings: object) -> None:
-        self.result = replace(self.result, **findings)  # type: ignore[arg-type]
+        return replace(self.findings.result, queries=self.asker.spent, refused_values=self.asker.refused)
 
     def _repeat(self) -> None:
         twice = [self.asker.ask(self.inputs[:1], self.target) for _ in range(2)]
@@ -168,7 +134,7 @@ class _Session:
         if not same:
             self.asker.noise = float(np.sqrt((gap**2).mean() / 2))
         evidence = "the same question twice got the same answer" if same else "the same question got two answers"
-        self._found(deterministic=Finding(same, evidence))
+        self.findings.add(deterministic=Finding(same, evidence))
         self.asker.learn_wire()
 
     def _same(self, attribution: Float64[np.ndarray, " d"]) -> bool:
@@ -179,7 +145,7 @@ class _Session:
         try:
             answer = self.asker.ask(self.inputs[:1], self.target, origin=self.inputs[0])
         except NotPermitted as refusal:
-            self._found(baseline_override=Finding(Override.REFUSED, f"a baseline got: {refusal.problem}"))
+            self.findings.add(baseline_override=Finding(Override.REFUSED, f"a baseline got: {refusal.problem}"))
             return
         size = np.abs(answer.attribution).max()
         if not self.first.attribution.any():
@@ -190,7 +156,7 @@ class _Session:
             finding = Finding(Override.IGNORED, "an input that is its own baseline got the answer without a baseline")
         else:
             finding = Finding(None, "an input that is its own baseline got neither 0 nor the usual answer")
-        self._found(baseline_override=finding)
+        self.findings.add(baseline_override=finding)
 
     def _steps_override(self) -> None:
         answers: dict[int, Float64[np.ndarray, " d"]] = {}
@@ -203,15 +169,30 @@ class _Session:
                 self.refused_steps.append(steps)
                 continue
             if not self._same(answers[steps]):
-                self._found(
+                self.findings.add(
                     steps_override=Finding(Override.HONOURED, f"{steps} steps got another answer than no number")
                 )
                 return
         if not answers:
-            self._found(steps_override=Finding(Override.REFUSED, f"steps {self.refused_steps} were refused"))
+            self.findings.add(steps_override=Finding(Override.REFUSED, f"steps {self.refused_steps} were refused"))
         elif len(answers) == 2 and self.first.attribution.any():
-            # holds only if the gradient changes along the ray: see _rule
-            self._found(steps_override=Finding(None, f"steps {list(answers)} got the answer without a number"))
+            # holds only if the gradient changes along the ray: see naming.py
+            self.findings.add(steps_override=Finding(None, f"steps {list(answers)} got the answer without a number"))
+
+    def _naming(self) -> Naming:
+        steps = self.findings.steps_honoured
+        steady = bool(self.findings.result.deterministic.value)
+        return Naming(
+            asker=self.asker,
+            inputs=self.inputs,
+            targets=self.targets,
+            target=self.target,
+            spread=self.spread,
+            generator=self.generator,
+            findings=self.findings,
+            own_number=OwnNumber(self.asker, self.inputs[:1], self.target, self._same, steps and steady),
+            few_steps=steps and not self.refused_steps,
+        )
 
     def _baseline(self) -> Origin | None:
         found = baselines.candidate(self.asker, self.target, self.candidates)
@@ -219,12 +200,12 @@ class _Session:
             found = None
         if found is None:
             self.asker.learn_wire()
-            looks = self._in_unit_range()
-            honoured = self.result.baseline_override.value is Override.HONOURED
+            looks = self.asker.in_unit_range
+            honoured = self.findings.baseline_honoured
             found = baselines.solve(self.asker, self.target, self.spread, looks, self.generator, thorough=not honoured)
         if found is None:
-            self._found(baseline=Finding(None, "the answers did not vanish anywhere that was asked"))
-            if self.result.baseline_override.value is Override.HONOURED:
+            self.findings.add(baseline=Finding(None, "the answers did not vanish anywhere that was asked"))
+            if self.findings.baseline_honoured:
                 return self._free_origin(np.zeros(self.inputs.shape[1]))
             return None
         name, point = found.name or "another", found.point
@@ -236,8 +217,8 @@ class _Session:
                 f"in {known.sum()} of {known.size} coordinates"
             )
         shape = self.asker.shape
-        self._found(baseline=Finding(Baseline(name, point.reshape(shape), found.error.reshape(shape)), evidence))
-        if self.result.baseline_override.value is Override.HONOURED:
+        self.findings.add(baseline=Finding(Baseline(name, point.reshape(shape), found.error.reshape(shape)), evidence))
+        if self.findings.baseline_honoured:
             return self._free_origin(point)
         return Origin(found.likeliest, found.unlikely)
 
@@ -254,181 +235,22 @@ class _Session:
         low, high = self.asker.taken
         refused = "; a value further out was refused" if self.asker.refused else "; none was refused"
         if low <= high:
-            self._found(values=Finding((low, high), f"coordinates from {low:.4g} to {high:.4g} were taken{refused}"))
-
-    def _in_unit_range(self) -> bool:
-        outputs = np.array(self.asker.outputs)
-        return bool(((outputs >= -1e-6) & (outputs <= 1 + 1e-3)).all())
-
-    def _direction(self) -> Float64[np.ndarray, " d"]:
-        shape = self.asker.shape
-        mask = np.ones(shape)
-        if mask.size >= WIDE:
-            mask[...] = 0
-            if len(shape) >= 2 and min(shape[-2:]) > PATCH:
-                top, left = (shape[-2] - PATCH) // 2, (shape[-1] - PATCH) // 2
-                mask[..., top : top + PATCH, left : left + PATCH] = 1
-            else:
-                mask.ravel()[: PATCH * PATCH] = 1
-        size = mask.size
-        signs = self.generator.choice((-1.0, 1.0), size) * self.generator.uniform(0.5, 1.5, size)
-        return signs * self.spread * mask.ravel()
-
-    def _rule(self, origin: Origin) -> None:
-        direction = self._direction()
-        if self._in_unit_range():
-            self._choose_target(origin, direction)
-        out = Ray(self.asker, origin, direction, self.target)
-        drifting = self._in_unit_range() and self._saturates(out)
-        ray = Ray(self.asker, origin, direction, self.target, drifting=drifting)
-        rules = self._rule_by_steps(origin)
-        if self.result.rules.value is not None:
-            return
-        if origin.named is not None and self._rule_across(ray, rules):
-            return
-        first, kink = ray, 0.0
-        verdict = Verdict((), False, "the answers do not change along the ray beyond what the wire rounds")
-        bracket = first_kink(ray)
-        if bracket is not None:
-            self._steps_ignored()
-            kink = bracket.middle
-            own = self._own_number.among(USUAL)
-            among = keeping(patterns(), lambda rule, steps: (rules is None or rule in rules) and own in (None, steps))
-            if rules is None and origin.named is None:
-                among = agreeing(ray, out, bracket.low, among)
-            ray, near = steered(ray, bracket)
-            reserve = RESERVE_FEW_STEPS if (self._few_steps and rules is None) or len(among) <= FEW else RESERVE
-            askable = ASKABLE if self._own_number.honoured and own is None else 0
-            verdict = explore(ray, near, reserve=reserve, generator=self.generator, known=among, askable=askable)
-            if (
-                own is None
-                and len(verdict.numbers) > 1
-                and (own := self._own_number.among(verdict.numbers, LEAST_KEPT if rules is None else 1)) is not None
-            ):
-                verdict = verdict.with_steps(own)
-        possible = tuple(NamedRule(*member) for fit in verdict.fits for member in fit.pattern.members)
-        self._found(rules=Finding(None, verdict.evidence), possible=possible)
-        judged = [row for row, scale in zip(ray.raw, ray.scales, strict=True) if scale <= verdict.cap * (1 + 1e-9)]
-        if (verdict.decided or verdict.few_nodes) and self._begins_there(origin, judged):
-            asked = len(self.asker.numbers)
-            chosen = self._siblings(probabilities=drifting).choose(first, kink, ray, verdict)
-            if self._begins_there(origin, self.asker.numbers[asked:]):
-                self._found(rules=chosen)
-
-    @property
-    def _few_steps(self) -> bool:
-        """Whether the service takes a caller's number of steps, and no fewest of its own stands against it."""
-        return self.result.steps_override.value is Override.HONOURED and not self.refused_steps
-
-    @cached_property
-    def _own_number(self) -> OwnNumber:
-        honoured = self.result.steps_override.value is Override.HONOURED and bool(self.result.deterministic.value)
-        return OwnNumber(self.asker, self.inputs[:1], int(self.targets[0]), self._same, honoured)
-
-    def _siblings(self, *, probabilities: bool) -> Siblings:
-        return Siblings(
-            asker=self.asker,
-            inputs=self.inputs,
-            target=self.target,
-            spread=self.spread,
-            generator=self.generator,
-            probabilities=probabilities,
-            steps_honoured=self._few_steps,
-            baseline_honoured=self.result.baseline_override.value is Override.HONOURED,
-        )
-
-    def _rule_by_steps(self, origin: Origin) -> frozenset[str] | None:
-        """Find the rule by numbers of steps, where a caller may set them; the names that are left, None for all."""
-        if not self._few_steps or not self._own_number.honoured:
-            return None
-        signs = self.generator.choice((-1.0, 1.0), origin.point.size)
-        direction = MANY_KINKS * self.spread * signs * self.generator.uniform(0.5, 1.5, origin.point.size)
-        rays: dict[int | None, Ray] = {}
-
-        def ray(steps: int | None) -> Ray:
-            return rays.setdefault(steps, Ray(self.asker, origin, direction, self.target, steps=steps))
-
-        # where a baseline may be sent, a kink that is closed in on tells the number better than a walk
-        told = by_steps(ray, self._own_number, NUMBERS, walk=origin.named is None)
-        if told is None:
-            return None
-        possible = tuple(NamedRule(rule, steps) for rule, steps in members_of(told.own, told.rules))
-        self._found(rules=Finding(None if told.own is None else possible, told.evidence), possible=possible)
-        return told.rules
-
-    def _rule_across(self, ray: Ray, rules: frozenset[str] | None) -> bool:
-        """Find the rule across single kinks, where a baseline may be sent; whether there are such."""
-        found = across(ray, self._direction, self._own_number, self.generator, rules)
-        if found is None:
-            return False
-        self._steps_ignored()
-        own = self._own_number.among(found.numbers)
-        members = [member for member in found.members if own in (None, member[1])]
-        self._found(rules=Finding(None, found.evidence), possible=tuple(NamedRule(*member) for member in members))
-        if found.decided:
-            siblings = self._siblings(probabilities=ray.drifting)
-            self._found(rules=siblings.of_mass(ray, found.place, members, found.evidence))
-        return True
-
-    def _confirm(self) -> None:
-        """Take a rule back whose number of steps, where a caller may set them, gets another answer than none."""
-        rules = self.result.rules
-        if rules.value is not None and self._own_number.refuted([named.steps for named in rules.value]):
-            self._found(rules=Finding(None, f"{rules.evidence}; {REFUTED}"))
-
-    def _begins_there(self, origin: Origin, answers: list[Float64[np.ndarray, " d"]]) -> bool:
-        """Whether rays begin at the baseline as far as answers show.
-
-        A coordinate that is not known matters only where the gradient in it does not vanish.
-        """
-        lost = ~np.isfinite(origin.error)
-        if all(np.linalg.norm(answer[lost]) <= STRAY * np.linalg.norm(answer) for answer in answers):
-            return True
-        evidence = f"{int(lost.sum())} coordinates of the baseline are unknown, so no ray is known to begin there"
-        self._found(rules=Finding(None, evidence))
-        return False
-
-    def _steps_ignored(self) -> None:
-        if self.result.steps_override.value is None and self.result.steps_override.evidence != NOT_ASKED:
-            evidence = self.result.steps_override.evidence + ", and the gradient changes along rays"
-            self._found(steps_override=Finding(Override.IGNORED, evidence))
-
-    def _saturates(self, out: Ray) -> bool:
-        """Whether outputs stay within [0, 1] far out on a ray, where logits would be large."""
-        far = far_of(out)
-        out.ask([far])
-        inside = self._in_unit_range()
-        if inside:
-            evidence = f"outputs stay within [0, 1] even {far:g} times as far out as the inputs"
-            self._found(output=Finding(Output.PROBABILITIES, evidence))
-        return inside
-
-    def _choose_target(self, origin: Origin, direction: Float64[np.ndarray, " d"]) -> None:
-        """Take an output that is not saturated at the baseline, where its gradient would drown in the digits."""
-        near = origin.point + 1e-2 * direction
-        lively: dict[int, float] = {}
-        for target in dict.fromkeys([self.target, *self.targets.tolist(), *range(CLASSES)]):
-            if len(lively) == CLASSES or max(lively.values(), default=0.0) > LIVELY:
-                break
-            try:
-                output = float(self.asker.ask(near[None], target, origin=origin.named).output[0])
-            except Spent:
-                raise
-            except DisintegrateError:
-                continue
-            lively[target] = output * (1 - output)
-        self.target = max(lively, key=lively.__getitem__, default=self.target)
+            self.findings.add(
+                values=Finding((low, high), f"coordinates from {low:.4g} to {high:.4g} were taken{refused}")
+            )
 
     def _digits(self) -> None:
         self.asker.learn_wire()
         wire = self.asker.wire
         if wire is None:
-            self._found(wire=Finding(None, f"{len(self.asker.sample())} numbers do not say in which digits they come"))
+            self.findings.add(
+                wire=Finding(None, f"{len(self.asker.sample())} numbers do not say in which digits they come")
+            )
             return
-        steady = self.result.deterministic.value is not False
+        steady = self.findings.result.deterministic.value is not False
         found = wire if steady else replace(wire, noise=self.asker.noise, deterministic=False)
-        self._found(wire=Finding(found, f"{len(self.asker.sample())} numbers stay as they are under {found}"))
+        self.findings.add(wire=Finding(found, f"{len(self.asker.sample())} numbers stay as they are under {found}"))
 
     def _outputs_seen(self) -> None:
-        if self.result.output.value is None and self.asker.outputs and not self._in_unit_range():
-            self._found(output=Finding(Output.LOGITS, "outputs lie outside [0, 1]"))
+        if self.findings.result.output.value is None and self.asker.outputs and not self.asker.in_unit_range:
+            self.findings.add(output=Finding(Output.LOGITS, "outputs lie outside [0, 1]"))

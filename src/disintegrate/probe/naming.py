@@ -1,0 +1,226 @@
+"""Which rule a service explains by, on rays from its baseline or from one that is sent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64, Int
+
+from disintegrate.errors import DisintegrateError
+from disintegrate.explainers.protocol import Output
+from disintegrate.probe.across import across
+from disintegrate.probe.asking import Asker, Spent
+from disintegrate.probe.by_steps import by_steps
+from disintegrate.probe.explore import FEW, LEAST_KEPT, Verdict, explore
+from disintegrate.probe.far_out import agreeing, far_of
+from disintegrate.probe.findings import NOT_ASKED, Findings
+from disintegrate.probe.one_kink import members_of
+from disintegrate.probe.own_number import USUAL, OwnNumber
+from disintegrate.probe.ray import Origin, Ray, first_kink
+from disintegrate.probe.result import Finding, NamedRule, Override
+from disintegrate.probe.siblings import Siblings
+from disintegrate.probe.staircase import keeping, patterns
+from disintegrate.probe.steer import steered
+
+# Queries kept for telling apart the rules that attributions alone cannot.
+RESERVE, RESERVE_FEW_STEPS = 8, 3
+# Largest input that is made of neighbouring coordinates only: fewer kinks, and digits enough.
+WIDE = 400
+PATCH = 10
+# Outputs that are looked at for one that is not saturated, and what counts as such: p (1 - p).
+CLASSES, LIVELY = 4, 0.02
+# How much of an answer may come from coordinates in which the baseline is not known.
+STRAY = 1e-3
+# How long the ray is on which numbers of steps are asked, in units of the inputs' spread.
+MANY_KINKS = 2.0
+# Numbers of steps that are asked whether they are the service's own, at most.
+NUMBERS = 14
+# So few that are left are asked about rather than told apart by more kinks.
+ASKABLE = 3
+# Why a rule was taken back.
+REFUTED = "but the service, which takes numbers of steps, answers otherwise with theirs than with none"
+
+
+@dataclass(eq=False)
+class Naming:
+    """What is needed to look for the rule.
+
+    Attributes:
+        asker: the service.
+        inputs: the caller's, flat.
+        targets: outputs that the service has.
+        target: the output that is explained, until another one shows more.
+        spread: the size of a typical coordinate.
+        generator: for directions.
+        findings: what was found so far.
+        own_number: asks for the service's own number of steps.
+        few_steps: whether the service takes a caller's number of steps, and no fewest of its own stands against it.
+    """
+
+    asker: Asker
+    inputs: Float64[np.ndarray, "n d"]
+    targets: Int[np.ndarray, " n"]
+    target: int
+    spread: float
+    generator: np.random.Generator
+    findings: Findings
+    own_number: OwnNumber
+    few_steps: bool
+
+    def name(self, origin: Origin) -> None:
+        """Look for the rule on rays from a point, and take it back where its number of steps gets other answers."""
+        self._look(origin)
+        self._confirm()
+
+    def _look(self, origin: Origin) -> None:
+        direction = self._direction()
+        if self.asker.in_unit_range:
+            self._choose_target(origin, direction)
+        out = Ray(self.asker, origin, direction, self.target)
+        drifting = self.asker.in_unit_range and self._saturates(out)
+        ray = Ray(self.asker, origin, direction, self.target, drifting=drifting)
+        rules = self._rule_by_steps(origin)
+        if self.findings.result.rules.value is not None:
+            return
+        if origin.named is not None and self._rule_across(ray, rules):
+            return
+        first, kink = ray, 0.0
+        verdict = Verdict((), False, "the answers do not change along the ray beyond what the wire rounds")
+        bracket = first_kink(ray)
+        if bracket is not None:
+            self._steps_ignored()
+            kink = bracket.middle
+            own = self.own_number.among(USUAL)
+            among = keeping(patterns(), lambda rule, steps: (rules is None or rule in rules) and own in (None, steps))
+            if rules is None and origin.named is None:
+                among = agreeing(ray, out, bracket.low, among)
+            ray, near = steered(ray, bracket)
+            reserve = RESERVE_FEW_STEPS if (self.few_steps and rules is None) or len(among) <= FEW else RESERVE
+            askable = ASKABLE if self.own_number.honoured and own is None else 0
+            verdict = explore(ray, near, reserve=reserve, generator=self.generator, known=among, askable=askable)
+            if (
+                own is None
+                and len(verdict.numbers) > 1
+                and (own := self.own_number.among(verdict.numbers, LEAST_KEPT if rules is None else 1)) is not None
+            ):
+                verdict = verdict.with_steps(own)
+        possible = tuple(NamedRule(*member) for fit in verdict.fits for member in fit.pattern.members)
+        self.findings.add(rules=Finding(None, verdict.evidence), possible=possible)
+        judged = [row for row, scale in zip(ray.raw, ray.scales, strict=True) if scale <= verdict.cap * (1 + 1e-9)]
+        if (verdict.decided or verdict.few_nodes) and self._begins_there(origin, judged):
+            asked = len(self.asker.numbers)
+            chosen = self._siblings(probabilities=drifting).choose(first, kink, ray, verdict)
+            if self._begins_there(origin, self.asker.numbers[asked:]):
+                self.findings.add(rules=chosen)
+
+    def _rule_by_steps(self, origin: Origin) -> frozenset[str] | None:
+        """Find the rule by numbers of steps, where a caller may set them; the names that are left, None for all."""
+        if not self.few_steps or not self.own_number.honoured:
+            return None
+        signs = self.generator.choice((-1.0, 1.0), origin.point.size)
+        direction = MANY_KINKS * self.spread * signs * self.generator.uniform(0.5, 1.5, origin.point.size)
+        rays: dict[int | None, Ray] = {}
+
+        def ray(steps: int | None) -> Ray:
+            return rays.setdefault(steps, Ray(self.asker, origin, direction, self.target, steps=steps))
+
+        # where a baseline may be sent, a kink that is closed in on tells the number better than a walk
+        told = by_steps(ray, self.own_number, NUMBERS, walk=origin.named is None)
+        if told is None:
+            return None
+        possible = tuple(NamedRule(rule, steps) for rule, steps in members_of(told.own, told.rules))
+        self.findings.add(rules=Finding(None if told.own is None else possible, told.evidence), possible=possible)
+        return told.rules
+
+    def _rule_across(self, ray: Ray, rules: frozenset[str] | None) -> bool:
+        """Find the rule across single kinks, where a baseline may be sent; whether there are such."""
+        found = across(ray, self._direction, self.own_number, self.generator, rules)
+        if found is None:
+            return False
+        self._steps_ignored()
+        own = self.own_number.among(found.numbers)
+        members = [member for member in found.members if own in (None, member[1])]
+        self.findings.add(rules=Finding(None, found.evidence), possible=tuple(NamedRule(*member) for member in members))
+        if found.decided:
+            siblings = self._siblings(probabilities=ray.drifting)
+            self.findings.add(rules=siblings.of_mass(ray, found.place, members, found.evidence))
+        return True
+
+    def _confirm(self) -> None:
+        """Take a rule back whose number of steps, where a caller may set them, gets another answer than none."""
+        rules = self.findings.result.rules
+        if rules.value is not None and self.own_number.refuted([named.steps for named in rules.value]):
+            self.findings.add(rules=Finding(None, f"{rules.evidence}; {REFUTED}"))
+
+    def _begins_there(self, origin: Origin, answers: list[Float64[np.ndarray, " d"]]) -> bool:
+        """Whether rays begin at the baseline as far as answers show.
+
+        A coordinate that is not known matters only where the gradient in it does not vanish.
+        """
+        lost = ~np.isfinite(origin.error)
+        if all(np.linalg.norm(answer[lost]) <= STRAY * np.linalg.norm(answer) for answer in answers):
+            return True
+        evidence = f"{int(lost.sum())} coordinates of the baseline are unknown, so no ray is known to begin there"
+        self.findings.add(rules=Finding(None, evidence))
+        return False
+
+    def _siblings(self, *, probabilities: bool) -> Siblings:
+        return Siblings(
+            asker=self.asker,
+            inputs=self.inputs,
+            target=self.target,
+            spread=self.spread,
+            generator=self.generator,
+            probabilities=probabilities,
+            steps_honoured=self.few_steps,
+            baseline_honoured=self.findings.baseline_honoured,
+        )
+
+    def _steps_ignored(self) -> None:
+        if (
+            self.findings.result.steps_override.value is None
+            and self.findings.result.steps_override.evidence != NOT_ASKED
+        ):
+            evidence = self.findings.result.steps_override.evidence + ", and the gradient changes along rays"
+            self.findings.add(steps_override=Finding(Override.IGNORED, evidence))
+
+    def _saturates(self, out: Ray) -> bool:
+        """Whether outputs stay within [0, 1] far out on a ray, where logits would be large."""
+        far = far_of(out)
+        out.ask([far])
+        inside = self.asker.in_unit_range
+        if inside:
+            evidence = f"outputs stay within [0, 1] even {far:g} times as far out as the inputs"
+            self.findings.add(output=Finding(Output.PROBABILITIES, evidence))
+        return inside
+
+    def _choose_target(self, origin: Origin, direction: Float64[np.ndarray, " d"]) -> None:
+        """Take an output that is not saturated at the baseline, where its gradient would drown in the digits."""
+        near = origin.point + 1e-2 * direction
+        lively: dict[int, float] = {}
+        for target in dict.fromkeys([self.target, *self.targets.tolist(), *range(CLASSES)]):
+            if len(lively) == CLASSES or max(lively.values(), default=0.0) > LIVELY:
+                break
+            try:
+                output = float(self.asker.ask(near[None], target, origin=origin.named).output[0])
+            except Spent:
+                raise
+            except DisintegrateError:
+                continue
+            lively[target] = output * (1 - output)
+        self.target = max(lively, key=lively.__getitem__, default=self.target)
+
+    def _direction(self) -> Float64[np.ndarray, " d"]:
+        shape = self.asker.shape
+        mask = np.ones(shape)
+        if mask.size >= WIDE:
+            mask[...] = 0
+            if len(shape) >= 2 and min(shape[-2:]) > PATCH:
+                top, left = (shape[-2] - PATCH) // 2, (shape[-1] - PATCH) // 2
+                mask[..., top : top + PATCH, left : left + PATCH] = 1
+            else:
+                mask.ravel()[: PATCH * PATCH] = 1
+        size = mask.size
+        signs = self.generator.choice((-1.0, 1.0), size) * self.generator.uniform(0.5, 1.5, size)
+        return signs * self.spread * mask.ravel()
