@@ -196,9 +196,9 @@ def test_a_baseline_is_found_to_its_last_bit() -> None:
     asker.learn_wire()
     found = solve(asker, 0, 1.0, False, generator)
     assert found is not None
-    exact = found.unlikely == 0
+    exact = found.doubt == 0
     assert exact.mean() > 0.8
-    assert (found.likeliest[exact] == baseline.astype(float)[exact]).all()
+    assert (found.point[exact] == baseline.astype(float)[exact]).all()
     assert (np.abs(found.point - baseline) <= found.error).all()
 
 

@@ -41,7 +41,7 @@ def candidate(asker: Asker, target: int, candidates: Mapping[str, Float64[np.nda
             continue
         if not answer.attribution.any():
             at, none = asker.sent(point[None])[0], np.zeros(point.size)
-            return Found(name, at, none, at, none)
+            return Found(name, at, none, none)
     return None
 
 
@@ -157,14 +157,14 @@ def _from_elsewhere(
     """
     rest = ~np.isfinite(found.error)
     signs = generator.choice((-1.0, 1.0), rest.size)
-    again = _secants(asker, target, rest, found.likeliest, signs, spread, drive, 2 if drive >= STRAIGHT else SURE, 0.0)
+    again = _secants(asker, target, rest, found.point, signs, spread, drive, 2 if drive >= STRAIGHT else SURE, 0.0)
     if again is None:
         return found
     # behind a softmax the first look was too rough to count by itself
     before = doubt if drive >= STRAIGHT else np.full(rest.size, np.inf)
     told = np.minimum(again.error, before)
     known = rest & (told < TOLD * spread)
-    at = np.where(known, np.where(again.error < before, again.point, guess), found.likeliest)
+    at = np.where(known, np.where(again.error < before, again.point, guess), found.point)
     off = np.abs(again.point - guess)
     error = np.where(known & (off < AGREES * spread), 4 * off + again.error, found.error)
-    return Found(None, at, error, at, np.where(known, told, found.unlikely))
+    return Found(None, at, error, np.where(known, told, found.doubt))

@@ -28,16 +28,14 @@ class Found:
     Attributes:
         name: among the candidates, if it has one.
         point: the baseline.
-        error: how far each coordinate may be off.
-        likeliest: where all answers vanish to the last bit, as far as the gradient shows it.
-        unlikely: how far each coordinate of that may be off, but for places where the gradient happens to vanish.
+        error: how far each coordinate may be off, as answers on both sides bear out.
+        doubt: how far it is likely to be off at most, if the gradient does not happen to vanish there.
     """
 
     name: str | None
     point: Float64[np.ndarray, " d"]
     error: Float64[np.ndarray, " d"]
-    likeliest: Float64[np.ndarray, " d"]
-    unlikely: Float64[np.ndarray, " d"]
+    doubt: Float64[np.ndarray, " d"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,10 +68,9 @@ def bracketed(
     target: int,
     point: Float64[np.ndarray, " d"],
     width: Float64[np.ndarray, " d"],
-    away: Float64[np.ndarray, " d"] | float = 0.0,
 ) -> Between:
-    """Ask so far on either side of a point in all coordinates at once, or in some while others are far away."""
-    ends = asker.sent(np.stack([point - width, point + width]) + away)
+    """Ask so far on either side of a point, in all coordinates at once."""
+    ends = asker.sent(np.stack([point - width, point + width]))
     answers = asker.ask(ends, target).attribution
     met, slope = secant(ends[0], ends[1], answers[0], answers[1])
     first = np.abs(answers[0]) < np.abs(answers[1])
@@ -120,13 +117,13 @@ def close_in(
     answer = asker.ask(at[None], target).attribution[0]
     # a gradient that changes its sign between the two points makes no line through both
     known &= np.abs(answer) <= BENT * np.abs(between.slope) * between.reach
-    error, unlikely = np.where(known, between.reach, np.inf), np.where(known, between.doubt, np.inf)
+    error, doubt = np.where(known, between.reach, np.inf), np.where(known, between.doubt, np.inf)
     if not asker.coarse:
         rest = -np.divide(answer, between.slope, out=np.zeros(point.size), where=known)
         at = asker.sent((at + np.clip(rest, -credible, credible))[None])[0]
         # an answer of 0 where a gradient was seen is the baseline to the last bit, unless it vanishes just there
-        unlikely = np.where(known, np.where(answer == 0, 0.0, spacing(asker, at) / 2), np.inf)
-    return Found(None, at, error, at, unlikely)
+        doubt = np.where(known, np.where(answer == 0, 0.0, spacing(asker, at) / 2), np.inf)
+    return Found(None, at, error, doubt)
 
 
 def secant(

@@ -220,7 +220,7 @@ class _Session:
         self.findings.add(baseline=Finding(Baseline(name, point.reshape(shape), found.error.reshape(shape)), evidence))
         if self.findings.baseline_honoured:
             return self._free_origin(point)
-        return Origin(found.likeliest, found.unlikely)
+        return Origin(found.point, found.doubt)
 
     def _free_origin(self, point: Float64[np.ndarray, " d"]) -> Origin:
         """A point that is sent along as the baseline of every ray, away from what max pooling ties on.
