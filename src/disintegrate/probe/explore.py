@@ -107,7 +107,7 @@ def explore(
     kept = max(shared * reserve, min(askable, LEAST_KEPT))
     ray.ask(_grid(min(START, max(ray.asker.left - kept, 0)), 0.8 * near, cap, 0.0))
     verdict = _judged(ray, near, cap, known)
-    confirmed = not ray.drifting and verdict.scale <= WORST
+    confirmed = False
     if verdict.fits and not 0.8 < verdict.fits[0].kinks[0] / near < NEAREST:
         near = float(verdict.fits[0].kinks[0])
         cap = REACH * near
@@ -121,10 +121,12 @@ def explore(
             break
         kept = kept if verdict.decided else max(kept, min(askable, LEAST_KEPT))
         count = min(MORE, ray.asker.left - kept)
-        if (verdict.decided and confirmed) or count < 2:
+        doubtful = ray.drifting or verdict.scale > WORST
+        if (verdict.decided and (confirmed or not doubtful)) or count < 2:
             break
         if verdict.decided:
-            # behind a softmax one pattern may be left by chance: it must explain answers that it has not seen
+            # behind a softmax, or where other kinks are mixed in, one pattern may be left by chance: it must explain
+            # answers that it has not seen
             confirmed = True
             ray.ask(_grid(min(count, CONFIRMING), 0.95 * near, verdict.cap, 0.21))
         elif verdict.found is not None:
@@ -158,31 +160,30 @@ def _judged(ray: Ray, near: float, cap: float, known: Sequence[Pattern] | None) 
     the gradient drifts, for then what is left over is not noise alone.
     """
     longest = Verdict((), False, "the answers do not change enough along the ray")
-    for scatter in SCATTERS:
-        for found, drift, end in _stretches(ray, near, cap, scatter, known is not None and len(known) <= FEW):
-            left = [fit.pattern for fit in longest.fits]
-            verdict = _verdict(anchored(found, near, left or known), found, drift, end, near)
-            if verdict.decided:
-                return verdict
-            if not left:
-                longest = verdict
-            if longest.fits and ray.drifting:
-                return longest
-        if longest.fits:
+    for found, drift, end in _stretches(ray, near, cap, known is not None and len(known) <= FEW):
+        left = [fit.pattern for fit in longest.fits]
+        verdict = _verdict(anchored(found, near, left or known), found, drift, end, near)
+        if verdict.decided:
+            return verdict
+        if not left:
+            longest = verdict
+        if longest.fits and ray.drifting:
             break
     return longest
 
 
-def _stretches(ray: Ray, near: float, cap: float, scatter: float, few: bool) -> Iterator[tuple[Readings, int, float]]:
+def _stretches(ray: Ray, near: float, cap: float, few: bool) -> Iterator[tuple[Readings, int, float]]:
     spare, share = (SPARE_FEW, SHARE_FEW) if few else (SPARE, SHARE)
     end = cap
     while end >= NEAREST * near:
         for drift in DRIFTS if ray.drifting else STEADY:
-            found = ray.below(end, drift, scatter)
-            if found is None or not len(found.strength):
-                break
-            if found.freedom - 2 * found.ramps >= max(spare, share * len(found.scales)):
-                yield found, drift, end
+            for scatter in SCATTERS:
+                found = ray.below(end, drift, scatter)
+                if found is None or not len(found.strength):
+                    break
+                if found.freedom - 2 * found.ramps >= max(spare, share * len(found.scales)):
+                    yield found, drift, end
+                    break
         end /= FURTHER
 
 
