@@ -171,7 +171,7 @@ def test_a_service_that_refuses_points_far_out_keeps_all_rules() -> None:
 def test_the_probe_names_a_rule_by_numbers_of_steps(rule: str) -> None:
     network = nn.Sequential(_network(), nn.Softmax(1))
     own = np.random.default_rng(1).normal(size=SIZE).astype(np.float32)
-    service = LocalExplainer(network, Capabilities(rule=rule, default_steps=37), own_baseline=own)
+    service = LocalExplainer(network, Capabilities(rule=rule, default_steps=37, baseline=False), own_baseline=own)
     found = probe(service, inputs(), np.zeros(len(inputs()), np.int64))
     assert found.rules.value is not None
     assert (rule, 37) in {(named.rule, named.steps) for named in found.rules.value}

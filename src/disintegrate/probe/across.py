@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Float64
@@ -24,7 +24,6 @@ def across(
     direction: Callable[[], Float64[np.ndarray, " d"]],
     own_number: OwnNumber,
     generator: np.random.Generator,
-    rules: Collection[str] | None = None,
 ) -> Told | None:
     """The rules that explain the answers across the strongest kinks of some rays; None where a ray has no kink.
 
@@ -33,7 +32,6 @@ def across(
         direction: draws that of another.
         own_number: of the service's steps.
         generator: for scales.
-        rules: that it may be; None for any.
     """
     among: tuple[tuple[str, int], ...] | None = None
     seen = None
@@ -47,7 +45,7 @@ def across(
             break
         if number == 0:
             own = own_number.among(USUAL)
-            among = None if own is None and rules is None else members_of(own, rules)
+            among = None if own is None else members_of(own)
         seen = told(closer, generator=generator, among=among, needed=SECOND if few else FREEDOM)
         among = seen.members or among
         fresh = FRESH_FEW if among is not None and len(among) < FEW else FRESH

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float64, Int
@@ -56,6 +58,7 @@ class Naming:
         findings: what was found so far.
         own_number: asks for the service's own number of steps.
         few_steps: whether the service takes a caller's number of steps, and no fewest of its own stands against it.
+        by_mass: asks what tells rules apart that differ in their mass alone, once such are left.
     """
 
     asker: Asker
@@ -67,6 +70,13 @@ class Naming:
     findings: Findings
     own_number: OwnNumber
     few_steps: bool
+    by_mass: Callable[[], Finding[tuple[NamedRule, ...]]] | None = None
+
+    def go_on(self) -> None:
+        """Ask once more what tells the last rules apart, where queries are left after all."""
+        if self.findings.result.rules.value is None and self.by_mass is not None:
+            self.findings.add(rules=self.by_mass())
+            self._confirm()
 
     def name(self, origin: Origin) -> None:
         """Look for the rule on rays from a point, and take it back where its number of steps gets other answers."""
@@ -80,10 +90,10 @@ class Naming:
         out = Ray(self.asker, origin, direction, self.target)
         drifting = self.asker.in_unit_range and self._saturates(out)
         ray = Ray(self.asker, origin, direction, self.target, drifting=drifting)
+        if origin.named is not None and self._rule_across(ray):
+            return
         rules = self._rule_by_steps(origin)
         if self.findings.result.rules.value is not None:
-            return
-        if origin.named is not None and self._rule_across(ray, rules):
             return
         first, kink = ray, 0.0
         verdict = Verdict((), False, "the answers do not change along the ray beyond what the wire rounds")
@@ -133,9 +143,9 @@ class Naming:
         self.findings.add(rules=Finding(None if told.own is None else possible, told.evidence), possible=possible)
         return told.rules
 
-    def _rule_across(self, ray: Ray, rules: frozenset[str] | None) -> bool:
+    def _rule_across(self, ray: Ray) -> bool:
         """Find the rule across single kinks, where a baseline may be sent; whether there are such."""
-        found = across(ray, self._direction, self.own_number, self.generator, rules)
+        found = across(ray, self._direction, self.own_number, self.generator)
         if found is None:
             return False
         self._steps_ignored()
@@ -144,7 +154,8 @@ class Naming:
         self.findings.add(rules=Finding(None, found.evidence), possible=tuple(NamedRule(*member) for member in members))
         if found.decided:
             siblings = self._siblings(probabilities=ray.drifting)
-            self.findings.add(rules=siblings.of_mass(ray, found.place, members, found.evidence))
+            self.by_mass = partial(siblings.of_mass, ray, found.place, members, found.evidence)
+            self.findings.add(rules=self.by_mass())
         return True
 
     def _confirm(self) -> None:

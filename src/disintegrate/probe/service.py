@@ -13,6 +13,7 @@ from disintegrate.explainers.protocol import Explainer, Output
 from disintegrate.probe import baseline as baselines
 from disintegrate.probe.asking import Asker, Spent
 from disintegrate.probe.checked import checked
+from disintegrate.probe.closing_in import Found
 from disintegrate.probe.findings import Findings
 from disintegrate.probe.naming import Naming
 from disintegrate.probe.own_number import OwnNumber
@@ -22,6 +23,8 @@ from disintegrate.progress import SILENT, Progress
 
 # How far from the service's own baseline rays begin where another may be sent, in units of the inputs' spread.
 ASIDE = 0.5
+# Queries kept for solving for the service's own baseline, behind a softmax and elsewhere.
+KEPT_PROBABILITIES, KEPT = 20, 12
 # Steps that are asked to see whether a caller may set them.
 STEPS = (3, 7, 50, 64)
 
@@ -112,9 +115,15 @@ class _Session:
             self._repeat()
             self._baseline_override()
             self._steps_override()
-            origin = self._baseline()
-            if origin is not None and naming:
-                self._naming().name(origin)
+            named = baselines.candidate(self.asker, self.target, self.candidates)
+            if named is not None and not self.first.attribution.any():
+                named = None
+            if self.findings.baseline_honoured and naming:
+                self._name_first(named)
+            else:
+                origin = self._baseline(named)
+                if origin is not None and naming:
+                    self._naming().name(origin)
         except Spent:
             pass
         except NotPermitted as refusal:
@@ -194,19 +203,32 @@ class _Session:
             few_steps=steps and not self.refused_steps,
         )
 
-    def _baseline(self) -> Origin | None:
-        found = baselines.candidate(self.asker, self.target, self.candidates)
-        if found is not None and not self.first.attribution.any():
-            found = None
+    def _name_first(self, named: Found | None) -> None:
+        """Where a baseline may be sent, rays need not begin at the service's own: that is solved for at last."""
+        kept = 0
+        if named is None:
+            kept = KEPT_PROBABILITIES if self.asker.in_unit_range else KEPT
+        point = np.zeros(self.inputs.shape[1]) if named is None else named.point
+        naming = self._naming()
+        self.asker.budget -= kept
+        try:
+            naming.name(self._free_origin(point))
+        except Spent:
+            pass
+        finally:
+            self.asker.budget += kept
+        self._baseline(named)
+        if kept:
+            naming.go_on()
+
+    def _baseline(self, named: Found | None) -> Origin | None:
+        found = named
         if found is None:
             self.asker.learn_wire()
-            looks = self.asker.in_unit_range
-            honoured = self.findings.baseline_honoured
+            looks, honoured = self.asker.in_unit_range, self.findings.baseline_honoured
             found = baselines.solve(self.asker, self.target, self.spread, looks, self.generator, thorough=not honoured)
         if found is None:
             self.findings.add(baseline=Finding(None, "the answers did not vanish anywhere that was asked"))
-            if self.findings.baseline_honoured:
-                return self._free_origin(np.zeros(self.inputs.shape[1]))
             return None
         name, point = found.name or "another", found.point
         evidence = f"all attributions are 0 at {name}"
@@ -218,8 +240,6 @@ class _Session:
             )
         shape = self.asker.shape
         self.findings.add(baseline=Finding(Baseline(name, point.reshape(shape), found.error.reshape(shape)), evidence))
-        if self.findings.baseline_honoured:
-            return self._free_origin(point)
         return Origin(found.point, found.doubt)
 
     def _free_origin(self, point: Float64[np.ndarray, " d"]) -> Origin:
