@@ -64,6 +64,25 @@ def test_a_gradient_that_changes_its_sign_is_not_claimed_to_be_the_baseline() ->
     assert np.isfinite(found.error[1:]).all()
 
 
+def test_a_gradient_that_vanishes_close_by_and_far_out_is_not_claimed_to_be_the_baseline() -> None:
+    generator = np.random.default_rng(0)
+    true = generator.normal(size=SIZE)
+    true[0] = 0.5
+
+    # far out the first coordinate does not count, and close by its gradient passes 0 just where it is looked for first
+    def answer(points: np.ndarray) -> np.ndarray:
+        gradient = np.ones_like(points)
+        near = np.abs(points).max(1) < 10
+        gradient[:, 0] = np.where(near, points[:, 0] ** 2 - 0.6999**2, 0.0)
+        return np.asarray((points - true) * gradient)
+
+    for thorough in (False, True):
+        found = solve(_asker(Answering(answer), SIZE), 0, 1.0, False, generator, thorough=thorough)
+        assert found is not None
+        assert (np.abs(found.point - true) <= found.error).all()
+        assert np.isfinite(found.error[1:]).all()
+
+
 def test_what_the_model_does_not_look_at_near_the_baseline_is_seen_from_far_out_if_at_all() -> None:
     known = []
     for seed in range(12):

@@ -75,13 +75,19 @@ def solve(
             return None
         guess, doubt, drive = solved.point, np.minimum(doubt, solved.error), solved.drive
     found = close_in(asker, target, guess, spread, signs)
-    if found is not None and asker.coarse:
-        # where little is carried, brackets are so wide that the gradient may vanish in them: it must show far out too
-        twice = np.abs(found.point - guess) < np.clip(doubt, AGREES * spread, TOLD * spread)
-        found = replace(found, error=np.where(twice & np.isfinite(doubt), found.error, np.inf))
-    if found is None or np.isfinite(found.error).all() or asker.left < THOROUGH or not thorough:
+    if found is None:
+        return None
+    # a gradient that vanishes close by looks like the baseline: an error is claimed only if it showed far out too
+    off = np.abs(found.point - guess)
+    twice = np.isfinite(doubt) & (off < np.clip(doubt, AGREES * spread, TOLD * spread))
+    # and where answers are not as steep close by as at some distance, no finer than it showed there
+    rough = np.where(np.isfinite(found.doubt) & (off < AGREES * spread), 4 * off + found.doubt, np.inf)
+    found = replace(found, error=np.where(twice, np.where(np.isfinite(found.error), found.error, rough), np.inf))
+    # where little is carried, brackets are so wide that this is likely
+    rest = ~np.isfinite(found.doubt) | (~twice & asker.coarse)
+    if not rest.any() or asker.left < THOROUGH or not thorough:
         return found
-    return _from_elsewhere(asker, target, found, guess, doubt, spread, drive, generator)
+    return _from_elsewhere(asker, target, found, rest, guess, doubt, spread, drive, generator)
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,6 +151,7 @@ def _from_elsewhere(
     asker: Asker,
     target: int,
     found: Found,
+    rest: Bool[np.ndarray, " d"],
     guess: Float64[np.ndarray, " d"],
     doubt: Float64[np.ndarray, " d"],
     spread: float,
@@ -155,7 +162,6 @@ def _from_elsewhere(
 
     A gradient that happened to vanish looks like the baseline too, but not from two sides.
     """
-    rest = ~np.isfinite(found.error)
     signs = generator.choice((-1.0, 1.0), rest.size)
     again = _secants(asker, target, rest, found.point, signs, spread, drive, 2 if drive >= STRAIGHT else SURE, 0.0)
     if again is None:

@@ -19,6 +19,8 @@ CREDIBLE, CREDIBLE_COARSE = 1e-4, 5e-3
 ENOUGH, LOOKED_AT = (0.95, 0.9, 0.85, 0.8, 0.8), 0.7
 # How far the answer between may lie off the line through both, as a share of the larger.
 BENT = 0.3
+# How much steeper or less steep they may be close by than at some distance.
+STEEPER = 0.4
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +99,7 @@ def close_in(
     least = (LEAST_COARSE if asker.coarse else LEAST) * spread
     last, point = asker.sent(np.stack([guess + BEGIN * spread * signs, guess]))
     before, answer = asker.ask(np.stack([last, point]), target).attribution
-    met, _ = secant(last, point, before, answer)
+    met, wide = secant(last, point, before, answer)
     for enough in ENOUGH:
         last, before = point, answer
         # what would go further is left where it is, lest it disturb the others
@@ -117,7 +119,9 @@ def close_in(
     answer = asker.ask(at[None], target).attribution[0]
     # a gradient that changes its sign between the two points makes no line through both
     known &= np.abs(answer) <= BENT * np.abs(between.slope) * between.reach
-    error, doubt = np.where(known, between.reach, np.inf), np.where(known, between.doubt, np.inf)
+    # nor is one constant that vanishes there: answers are as steep close by as at some distance only at the baseline
+    straight = np.abs(np.divide(between.slope, wide, out=np.zeros(point.size), where=wide != 0) - 1) < STEEPER
+    error, doubt = np.where(known & straight, between.reach, np.inf), np.where(known, between.doubt, np.inf)
     if not asker.coarse:
         rest = -np.divide(answer, between.slope, out=np.zeros(point.size), where=known)
         at = asker.sent((at + np.clip(rest, -credible, credible))[None])[0]
