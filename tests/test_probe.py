@@ -199,7 +199,7 @@ def test_a_model_without_kinks_leaves_the_rule_unknown() -> None:
         assert found.rules.value is None
 
 
-def test_noise_makes_the_service_not_deterministic_and_the_rule_not_guessed() -> None:
+def test_noise_makes_the_boundednot_deterministic_and_the_rule_not_guessed() -> None:
     noisy = Wired(service("midpoint", 20), Wire(noise=1e-3, deterministic=False))
     found = probe(Blank(noisy), inputs(), TARGETS)
     assert found.deterministic.value is False
@@ -301,3 +301,17 @@ def test_the_command_refuses_what_it_does_not_know(
 
 def test_named_rules_are_values() -> None:
     assert NamedRule("midpoint", 3) == NamedRule("midpoint", 3)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_bounded_output_is_not_taken_for_a_probability(seed: int) -> None:
+    class Bounded(nn.Module):
+        """Within [0, 1] but on one side far out."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 0.3 + 0.6 * torch.tanh(x.flatten(1)[:, :2] / 20)
+
+    found = probe(
+        LocalExplainer(Bounded(), Capabilities(rule="midpoint", default_steps=20)), inputs(), TARGETS, seed=seed
+    )
+    assert found.output.value is not Output.PROBABILITIES

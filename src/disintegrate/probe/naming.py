@@ -32,6 +32,8 @@ WIDE = 400
 PATCH = 10
 # Outputs that are looked at for one that is not saturated, and what counts as such: p (1 - p).
 CLASSES, LIVELY = 4, 0.02
+# How near to 0 or 1 probabilities are far out.
+SATURATED = 1e-3
 # How much of an answer may come from coordinates in which the baseline is not known.
 STRAY = 1e-3
 # How long the ray is on which numbers of steps are asked, in units of the inputs' spread.
@@ -200,6 +202,9 @@ class Naming:
         """Whether outputs stay within [0, 1] far out on a ray, where logits would be large."""
         far = far_of(out)
         out.ask([far])
+        if min(abs(out.outputs[0]), abs(1 - out.outputs[0])) > SATURATED:
+            # probabilities would be 0 or 1 so far out: a bounded output that is none may lie outside on the other side
+            out.ask([-far])
         inside = self.asker.in_unit_range
         if inside:
             evidence = f"outputs stay within [0, 1] even {far:g} times as far out as the inputs"
