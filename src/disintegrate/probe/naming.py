@@ -202,10 +202,10 @@ class Naming:
         """Whether outputs stay within [0, 1] far out on a ray, where logits would be large."""
         far = far_of(out)
         out.ask([far])
-        if min(abs(out.outputs[0]), abs(1 - out.outputs[0])) > SATURATED:
-            # probabilities would be 0 or 1 so far out: a bounded output that is none may lie outside on the other side
+        if not _saturated(out.outputs):
+            # a bounded output that is no probability may lie outside on the other side
             out.ask([-far])
-        inside = self.asker.in_unit_range
+        inside = self.asker.in_unit_range and _saturated(out.outputs)
         if inside:
             evidence = f"outputs stay within [0, 1] even {far:g} times as far out as the inputs"
             self.findings.add(output=Finding(Output.PROBABILITIES, evidence))
@@ -240,3 +240,8 @@ class Naming:
         size = mask.size
         signs = self.generator.choice((-1.0, 1.0), size) * self.generator.uniform(0.5, 1.5, size)
         return signs * self.spread * mask.ravel()
+
+
+def _saturated(outputs: list[float]) -> bool:
+    """Whether some output is 0 or 1, as probabilities are far out."""
+    return any(min(abs(output), abs(1 - output)) <= SATURATED for output in outputs)
