@@ -315,3 +315,19 @@ def test_a_bounded_output_is_not_taken_for_a_probability(seed: int) -> None:
         LocalExplainer(Bounded(), Capabilities(rule="midpoint", default_steps=20)), inputs(), TARGETS, seed=seed
     )
     assert found.output.value is not Output.PROBABILITIES
+
+
+def test_a_baseline_that_was_found_is_kept_where_a_point_further_out_is_refused() -> None:
+    class Near(Blank):
+        """Takes a baseline, and no value beyond 10."""
+
+        def explain(self, request: Request) -> Explanation:
+            if np.abs(request.inputs).max() > 10:
+                raise NotPermitted("The point is too far out.")
+            return super().explain(request)
+
+    found = probe(Near(service("midpoint", 20, softmax=True)), inputs(), TARGETS)
+    assert found.baseline_override.value is Override.HONOURED
+    assert found.baseline.value is not None
+    assert found.baseline.value.name == "zero"
+    assert found.refused_values

@@ -192,11 +192,12 @@ def _verdict(fits: tuple[Fit, ...], found: Readings, drift: int, end: float, nea
     per = best.misfit / max(best.freedom, 1)
     rows = len(found.scales)
     name = named(best.pattern)
-    apart = [fit.misfit for fit in fits[1:2]]
-    if per > WORST and not (apart and apart[0] > ALONE * best.misfit and len(best.pattern.nodes) >= MANY):
+    alone = len(fits) > 1 and fits[1].misfit > ALONE * best.misfit and len(best.pattern.nodes) >= MANY
+    if per > WORST and not alone:
         return Verdict((), False, f"no rule explains {rows} scales; {name} comes nearest")
     scale = max(per, 1.0)
-    rivals = tuple(fit for fit in fits if (fit.misfit - best.misfit < MARGIN * scale and per <= WORST) or fit is best)
+    explain = fits if per <= WORST else fits[:1]
+    rivals = tuple(fit for fit in explain if fit.misfit - best.misfit < MARGIN * scale)
     if len(rivals) > 1:
         several = ", ".join(named(fit.pattern) for fit in rivals[:4])
         evidence = f"{len(rivals)} rules explain {rows} scales alike: {several}"

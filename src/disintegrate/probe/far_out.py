@@ -57,12 +57,15 @@ def agreeing(ray: Ray, out: Ray, kink: float, among: Sequence[Pattern]) -> tuple
         except NotPermitted:
             ray.asker.refused = True
             return tuple(among)
-        misfit = (_saturated if ray.drifting else _affine)(ray, out, kink)
-        left = keeping(among, lambda rule, steps: misfit(*baseline_and_mass(rule, steps)) < OFF)  # noqa: B023
-        weights = [baseline_and_mass(*pattern.members[0])[0] > 0 for pattern in left]
-        if ray.drifting and left and all(weights) == any(weights):
+        left = _within(among, (_saturated if ray.drifting else _affine)(ray, out, kink))
+        at_baseline = [baseline_and_mass(*pattern.members[0])[0] > 0 for pattern in left]
+        if ray.drifting and left and all(at_baseline) == any(at_baseline):
             break
     return left or tuple(among)
+
+
+def _within(among: Sequence[Pattern], misfit: Callable[[float, float], float]) -> tuple[Pattern, ...]:
+    return keeping(among, lambda rule, steps: misfit(*baseline_and_mass(rule, steps)) < OFF)
 
 
 def _saturated(ray: Ray, out: Ray, _: float) -> Callable[[float, float], float]:

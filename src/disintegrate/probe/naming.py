@@ -33,7 +33,7 @@ PATCH = 10
 # Outputs that are looked at for one that is not saturated, and what counts as such: p (1 - p).
 CLASSES, LIVELY = 4, 0.02
 # How near to 0 or 1 probabilities are far out.
-SATURATED = 1e-3
+CERTAIN = 1e-3
 # How much of an answer may come from coordinates in which the baseline is not known.
 STRAY = 1e-3
 # How long the ray is on which numbers of steps are asked, in units of the inputs' spread.
@@ -74,16 +74,16 @@ class Naming:
     few_steps: bool
     by_mass: Callable[[], Finding[tuple[NamedRule, ...]]] | None = None
 
+    def name(self, origin: Origin) -> None:
+        """Look for the rule on rays from a point, and take it back where its number of steps gets other answers."""
+        self._look(origin)
+        self._confirm()
+
     def go_on(self) -> None:
         """Ask once more what tells the last rules apart, where queries are left after all."""
         if self.findings.result.rules.value is None and self.by_mass is not None:
             self.findings.add(rules=self.by_mass())
             self._confirm()
-
-    def name(self, origin: Origin) -> None:
-        """Look for the rule on rays from a point, and take it back where its number of steps gets other answers."""
-        self._look(origin)
-        self._confirm()
 
     def _look(self, origin: Origin) -> None:
         direction = self._direction()
@@ -191,21 +191,19 @@ class Naming:
         )
 
     def _steps_ignored(self) -> None:
-        if (
-            self.findings.result.steps_override.value is None
-            and self.findings.result.steps_override.evidence != NOT_ASKED
-        ):
-            evidence = self.findings.result.steps_override.evidence + ", and the gradient changes along rays"
+        found = self.findings.result.steps_override
+        if found.value is None and found.evidence != NOT_ASKED:
+            evidence = f"{found.evidence}, and the gradient changes along rays"
             self.findings.add(steps_override=Finding(Override.IGNORED, evidence))
 
     def _saturates(self, out: Ray) -> bool:
         """Whether outputs stay within [0, 1] far out on a ray, where logits would be large."""
         far = far_of(out)
         out.ask([far])
-        if not _saturated(out.outputs):
+        if not _certain(out.outputs):
             # a bounded output that is no probability may lie outside on the other side
             out.ask([-far])
-        inside = self.asker.in_unit_range and _saturated(out.outputs)
+        inside = self.asker.in_unit_range and _certain(out.outputs)
         if inside:
             evidence = f"outputs stay within [0, 1] even {far:g} times as far out as the inputs"
             self.findings.add(output=Finding(Output.PROBABILITIES, evidence))
@@ -242,6 +240,6 @@ class Naming:
         return signs * self.spread * mask.ravel()
 
 
-def _saturated(outputs: list[float]) -> bool:
+def _certain(outputs: list[float]) -> bool:
     """Whether some output is 0 or 1, as probabilities are far out."""
-    return any(min(abs(output), abs(1 - output)) <= SATURATED for output in outputs)
+    return any(min(abs(output), abs(1 - output)) <= CERTAIN for output in outputs)

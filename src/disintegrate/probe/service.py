@@ -118,22 +118,25 @@ class _Session:
             named = baselines.candidate(self.asker, self.target, self.candidates)
             if named is not None and not self.first.attribution.any():
                 named = None
-            if self.findings.baseline_honoured and naming:
-                self._name_first(named)
+            if naming and self.findings.baseline_honoured:
+                self._name_on_any_ray(named)
             else:
                 origin = self._baseline(named)
-                if origin is not None and naming:
+                if naming and origin is not None:
                     self._naming().name(origin)
         except Spent:
             pass
         except NotPermitted as refusal:
-            self.asker.refused = True
-            if self.findings.result.rules.value is None:
-                self.findings.add(rules=Finding(None, f"the service refused a point: {refusal.problem}"))
+            self._refused(refusal)
         self._digits()
         self._outputs_seen()
         self._values()
         return replace(self.findings.result, queries=self.asker.spent, refused_values=self.asker.refused)
+
+    def _refused(self, refusal: NotPermitted) -> None:
+        self.asker.refused = True
+        if self.findings.result.rules.value is None:
+            self.findings.add(rules=Finding(None, f"the service refused a point: {refusal.problem}"))
 
     def _repeat(self) -> None:
         twice = [self.asker.ask(self.inputs[:1], self.target) for _ in range(2)]
@@ -203,22 +206,26 @@ class _Session:
             few_steps=steps and not self.refused_steps,
         )
 
-    def _name_first(self, named: Found | None) -> None:
-        """Where a baseline may be sent, rays need not begin at the service's own: that is solved for at last."""
-        kept = 0
+    def _name_on_any_ray(self, named: Found | None) -> None:
+        """Where a baseline may be sent, rays need not begin at the service's own: what is left solves for that."""
+        point, kept = np.zeros(self.inputs.shape[1]), 0
         if named is None:
             kept = KEPT_PROBABILITIES if self.asker.in_unit_range else KEPT
-        point = np.zeros(self.inputs.shape[1]) if named is None else named.point
+        else:
+            self._baseline(named)
+            point = named.point
         naming = self._naming()
         self.asker.budget -= kept
         try:
             naming.name(self._free_origin(point))
         except Spent:
             pass
+        except NotPermitted as refusal:
+            self._refused(refusal)
         finally:
             self.asker.budget += kept
-        self._baseline(named)
-        if kept:
+        if named is None:
+            self._baseline(None)
             naming.go_on()
 
     def _baseline(self, named: Found | None) -> Origin | None:

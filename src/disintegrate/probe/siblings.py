@@ -60,7 +60,7 @@ class Siblings:
             first: a ray as it was drawn.
             kink: where its first kink lies.
             near: the ray that the verdict is about.
-            verdict: the pattern that is left.
+            verdict: the patterns that are left.
         """
         groups = groups_of([member for fit in verdict.fits for member in fit.pattern.members])
         fits = [next(fit for fit in verdict.fits if group[0] in fit.pattern.members) for group in groups]
