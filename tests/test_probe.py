@@ -317,7 +317,7 @@ def test_a_bounded_output_is_not_taken_for_a_probability(seed: int) -> None:
     assert found.output.value is not Output.PROBABILITIES
 
 
-def test_a_baseline_that_was_found_is_kept_where_a_point_further_out_is_refused() -> None:
+def test_what_can_be_found_is_where_a_point_further_out_is_refused() -> None:
     class Near(Blank):
         """Takes a baseline, and no value beyond 10."""
 
@@ -327,6 +327,10 @@ def test_a_baseline_that_was_found_is_kept_where_a_point_further_out_is_refused(
             return super().explain(request)
 
     found = probe(Near(service("midpoint", 20, softmax=True)), inputs(), TARGETS)
+    # whether these are probabilities is seen further out only; the rule is not
+    assert found.output.value is None
+    assert "was refused" in found.output.evidence
+    assert ("midpoint", 20) in rules_of(found)
     assert found.baseline_override.value is Override.HONOURED
     assert found.baseline.value is not None
     assert found.baseline.value.name == "zero"

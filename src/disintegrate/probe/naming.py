@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 from jaxtyping import Float64, Int
 
-from disintegrate.errors import DisintegrateError
+from disintegrate.errors import DisintegrateError, NotPermitted
 from disintegrate.explainers.protocol import Output
 from disintegrate.probe.across import across
 from disintegrate.probe.asking import Asker, Spent
@@ -197,12 +197,18 @@ class Naming:
             self.findings.add(steps_override=Finding(Override.IGNORED, evidence))
 
     def _saturates(self, out: Ray) -> bool:
-        """Whether outputs stay within [0, 1] far out on a ray, where logits would be large."""
+        """Whether outputs stay within [0, 1] far out, unlike logits; taken to where points are refused."""
         far = far_of(out)
-        out.ask([far])
-        if not _certain(out.outputs):
-            # a bounded output that is no probability may lie outside on the other side
-            out.ask([-far])
+        try:
+            out.ask([far])
+            if not _certain(out.outputs):
+                # a bounded output that is no probability may lie outside on the other side
+                out.ask([-far])
+        except NotPermitted:
+            self.asker.refused = True
+            evidence = "outputs stay within [0, 1], but a point further out, where logits would not, was refused"
+            self.findings.add(output=Finding(None, evidence))
+            return True
         inside = self.asker.in_unit_range and _certain(out.outputs)
         if inside:
             evidence = f"outputs stay within [0, 1] even {far:g} times as far out as the inputs"
