@@ -7,12 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from disintegrate import Capabilities, Deaf, LocalExplainer, Wire, Wired, probe
+from disintegrate import Capabilities, Deaf, Explainer, Explanation, LocalExplainer, Request, Wire, Wired, probe
+from disintegrate.probe import Override
+from disintegrate.probe.along_gradient import Gradient, along_gradient
 from disintegrate.probe.asking import Asker
 from disintegrate.probe.completeness import Sums, log_likelihoods
 from disintegrate.probe.ray import Origin, Ray
 from disintegrate.probe.siblings import Siblings
-from disintegrate.probe.weighing import SURE, Weighing
+from disintegrate.probe.weighing import SURE, Weighing, undecided
 from disintegrate.progress import SILENT
 from disintegrate.quadrature import Quadrature
 from disintegrate.rules import rule_named
@@ -23,10 +25,11 @@ UNIFORM = (("riemann_right", 20), ("riemann_left", 21), ("saliency", 21))
 HALVED = (("trapezoid", 21), ("captum_riemann_trapezoid", 21))
 
 
-def _asker(network: nn.Module, rule: str, steps: int) -> Asker:
-    service = LocalExplainer(network, Capabilities(rule=rule, default_steps=steps))
-    asker = Asker(service, (SIZE,), np.dtype(np.float32), 60, SILENT.task("queries", 60))
-    asker.learn_wire()
+def _asker(network: nn.Module, rule: str, steps: int, digits: int | None = None) -> Asker:
+    service: Explainer = LocalExplainer(network, Capabilities(rule=rule, default_steps=steps))
+    wire = Wire(significant_digits=digits)
+    asker = Asker(Wired(service, wire), (SIZE,), np.dtype(np.float32), 60, SILENT.task("queries", 60))
+    asker.wire = wire
     return asker
 
 
@@ -94,19 +97,37 @@ def test_likelihoods_are_as_sure_as_they_are_right() -> None:
     assert (found < -4).mean() <= 2 / 60
 
 
-@pytest.mark.parametrize("rule", ["riemann_right", "riemann_left"])
-def test_far_out_behind_a_softmax_only_the_baseline_has_a_gradient(rule: str) -> None:
-    steps = dict(UNIFORM)[rule]
-    asker = _asker(model(True), rule, steps)
-    ray = Ray(asker, Origin(np.zeros(SIZE), np.zeros(SIZE)), inputs()[0].astype(float), 0, drifting=True)
-    ray.ask([1e-3, 0.03])
-    weighing = Weighing(asker, [[member] for member in UNIFORM], True, 0.0, None)
-    score = weighing.by_saturation(ray)
-    # left sum and saliency have the same weight there
-    assert score[1] == score[2]
-    assert abs(score[0] - score[1]) > SURE
-    assert (score[0] > score[1]) == (rule == "riemann_right")
-    assert len(ray.scales) == 2
+@pytest.mark.parametrize("digits", [None, 4])
+@pytest.mark.parametrize("softmax", [False, True], ids=["logits", "probabilities"])
+@pytest.mark.parametrize(("rule", "steps"), [*UNIFORM, *HALVED])
+def test_sums_along_the_gradient_tell_siblings_apart(rule: str, steps: int, softmax: bool, digits: int | None) -> None:
+    family = UNIFORM if (rule, steps) in UNIFORM else HALVED
+    asker = _asker(model(softmax), rule, steps, digits)
+    near = Ray(asker, Origin(np.zeros(SIZE), np.zeros(SIZE)), inputs()[0].astype(float), 0, drifting=softmax)
+    near.ask([1e-3])
+    gradient = Gradient.of(near, 1.0)
+    assert gradient is not None
+    weighing = Weighing(asker, [[member] for member in family], softmax, 0.0, None)
+    score, asked = along_gradient(weighing, gradient, np.zeros(len(family)))
+    assert asked == asker.spent - 1 <= 32
+    own = family.index((rule, steps))
+    # sure of the right one, or of none
+    assert int(np.argmax(score)) == own or undecided(score)
+    assert digits is not None or not undecided(score)
+
+
+def test_along_the_gradient_all_coordinates_add_to_the_sum() -> None:
+    asker = _asker(model(True), "midpoint", 9)
+    near = Ray(asker, Origin(np.zeros(SIZE), np.zeros(SIZE)), inputs()[0].astype(float), 0, drifting=True)
+    near.ask([1e-3])
+    gradient = Gradient.of(near, 1.0)
+    assert gradient is not None
+    for ray, sign in zip(gradient.rays, (-1, 1), strict=True):
+        ray.ask([1e-3 * gradient.unit])
+        assert (np.sign(ray.raw[0]) == sign).all()
+        # L is where the output would be at 0 or 1 if it went on as it began, times what is left of it there
+        slope = float(ray.raw[0].sum()) / ray.scales[0]
+        assert sign * slope * gradient.unit == pytest.approx(ray.outputs[0] * (1 - ray.outputs[0]), rel=1e-2)
 
 
 @pytest.mark.parametrize(
@@ -153,3 +174,41 @@ def test_ties_at_the_baseline_do_not_look_asymmetric(rule: str, symmetric: bool)
         baseline_honoured=True,
     )
     assert siblings.mirrored(Origin(np.zeros(SIZE), np.zeros(SIZE)))[0] is symmetric
+
+
+class _Simpson:
+    """A service of a rule that the probe does not know: composite Simpson sums of 12 intervals, from zero."""
+
+    capabilities = Capabilities(rule="")
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network
+
+    def explain(self, request: Request) -> Explanation:
+        """Explain from zero, whatever is asked."""
+        weights = np.array([1, *[4, 2] * 5, 4, 1]) / 36
+        points = torch.tensor(request.inputs)
+        total = torch.zeros_like(points)
+        for place, weight in enumerate(weights):
+            at = (points * place / 12).requires_grad_()
+            picked = self._network(at)[torch.arange(len(at)), torch.tensor(request.targets)]
+            total = total + float(weight) * torch.autograd.grad(picked.sum(), at)[0]
+        with torch.no_grad():
+            output = self._network(points)[torch.arange(len(points)), torch.tensor(request.targets)]
+        return Explanation(output.numpy(), (points * total).numpy())
+
+
+@pytest.mark.parametrize("softmax", [False, True], ids=["logits", "probabilities"])
+def test_a_rule_that_is_not_known_is_not_taken_for_one_that_weighs_the_baseline_alike(softmax: bool) -> None:
+    # a trapezoid of 19 points weighs the baseline as this does, and so does a left sum of 36
+    found = probe(_Simpson(model(softmax)), inputs(), np.array([0, 1, 2]))
+    assert found.rules.value is None, found.rules.evidence
+
+
+@pytest.mark.parametrize("rule", ["riemann_left", "saliency", "trapezoid", "captum_riemann_trapezoid"])
+def test_behind_a_softmax_a_rule_that_weighs_the_baseline_is_named_in_few_queries(rule: str) -> None:
+    service = Deaf(LocalExplainer(model(True), Capabilities(rule=rule, default_steps=20)), steps=True, baseline=True)
+    found = probe(service, inputs(), np.array([0, 1, 2]))
+    assert (rule, 20) in {(named.rule, named.steps) for named in found.rules.value or ()}, found.rules.evidence
+    assert found.queries <= 40
+    assert found.steps_override.value is Override.IGNORED

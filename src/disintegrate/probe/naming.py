@@ -12,17 +12,18 @@ from jaxtyping import Float64, Int
 from disintegrate.errors import DisintegrateError, NotPermitted
 from disintegrate.explainers.protocol import Output
 from disintegrate.probe.across import across
+from disintegrate.probe.along_gradient import Gradient
 from disintegrate.probe.asking import Asker, Spent
 from disintegrate.probe.by_steps import by_steps
 from disintegrate.probe.explore import FEW, LEAST_KEPT, Verdict, explore
-from disintegrate.probe.far_out import agreeing, far_of
+from disintegrate.probe.far_out import agreeing_affine, agreeing_saturated, alike_at_baseline, far_of
 from disintegrate.probe.findings import NOT_ASKED, Findings
 from disintegrate.probe.one_kink import members_of
 from disintegrate.probe.own_number import USUAL, OwnNumber
-from disintegrate.probe.ray import Origin, Ray, first_kink
+from disintegrate.probe.ray import Origin, Ray, first_kink, kink_beyond
 from disintegrate.probe.result import Finding, NamedRule, Override
 from disintegrate.probe.siblings import Siblings
-from disintegrate.probe.staircase import keeping, patterns
+from disintegrate.probe.staircase import Pattern, keeping, patterns
 from disintegrate.probe.steer import steered
 
 # Queries kept for telling apart the rules that attributions alone cannot.
@@ -32,6 +33,11 @@ WIDE = 400
 PATCH = 10
 # Outputs that are looked at for one that is not saturated, and what counts as such: p (1 - p).
 CLASSES, LIVELY = 4, 0.02
+# How near the baseline is asked for its gradient, in units of the inputs' spread; under a coarse wire; and in units of
+# how far the baseline may be off.
+NEAR, NEARER, NEARER_COARSE, RESOLVED = 1e-2, 2e-4, 2.5e-3, 100.0
+# Rules that weigh the baseline alike are weighed by sums if there are no more.
+WEIGHED = 16
 # How near to 0 or 1 probabilities are far out.
 CERTAIN = 1e-3
 # How much of an answer may come from coordinates in which the baseline is not known.
@@ -60,6 +66,7 @@ class Naming:
         findings: what was found so far.
         own_number: asks for the service's own number of steps.
         few_steps: whether the service takes a caller's number of steps, and no fewest of its own stands against it.
+        gradient: the rays along the gradient at the baseline, once something was asked there.
         by_mass: asks what tells rules apart that differ in their mass alone, once such are left.
     """
 
@@ -72,6 +79,7 @@ class Naming:
     findings: Findings
     own_number: OwnNumber
     few_steps: bool
+    gradient: Gradient | None = None
     by_mass: Callable[[], Finding[tuple[NamedRule, ...]]] | None = None
 
     def name(self, origin: Origin) -> None:
@@ -81,32 +89,43 @@ class Naming:
 
     def go_on(self) -> None:
         """Ask once more what tells the last rules apart, where queries are left after all."""
-        if self.findings.result.rules.value is None and self.by_mass is not None:
+        if not self._is_named() and self.by_mass is not None:
             self.findings.add(rules=self.by_mass())
             self._confirm()
 
     def _look(self, origin: Origin) -> None:
         direction = self._direction()
+        begin = Ray(self.asker, origin, direction, self.target)
         if self.asker.in_unit_range:
-            self._choose_target(origin, direction)
+            begin = self._lively(origin, direction)
         out = Ray(self.asker, origin, direction, self.target)
         drifting = self.asker.in_unit_range and self._saturates(out)
         ray = Ray(self.asker, origin, direction, self.target, drifting=drifting)
+        if drifting:
+            begin.drifts()
         if origin.named is not None and self._rule_across(ray):
             return
         rules = self._rule_by_steps(origin)
-        if self.findings.result.rules.value is not None:
+        if self._is_named():
             return
-        first, kink = ray, 0.0
-        verdict = Verdict((), False, "the answers do not change along the ray beyond what the wire rounds")
-        bracket = first_kink(ray)
+        among = patterns()
+        if rules is None and origin.named is None:
+            among = self._rule_at_baseline(begin, out)
+            if self._is_named():
+                return
+        kink, verdict = 0.0, Verdict((), False, "the answers do not change along the ray beyond what the wire rounds")
+        # ties at the baseline leave open whether it is weighed, and make the answers close by no plateau
+        bracket = kink_beyond(begin) if alike_at_baseline(among) else None
+        if bracket is not None:
+            ray = begin
+        else:
+            bracket = first_kink(ray)
+        first = ray
         if bracket is not None:
             self._steps_ignored()
             kink = bracket.middle
             own = self.own_number.among(USUAL)
-            among = keeping(patterns(), lambda rule, steps: (rules is None or rule in rules) and own in (None, steps))
-            if rules is None and origin.named is None:
-                among = agreeing(ray, out, bracket.low, among)
+            among = keeping(among, lambda rule, steps: (rules is None or rule in rules) and own in (None, steps))
             ray, near = steered(ray, bracket)
             reserve = RESERVE_FEW_STEPS if (self.few_steps and rules is None) or len(among) <= FEW else RESERVE
             askable = ASKABLE if self.own_number.honoured and own is None else 0
@@ -125,6 +144,9 @@ class Naming:
             chosen = self._siblings(probabilities=drifting).choose(first, kink, ray, verdict)
             if self._begins_there(origin, self.asker.numbers[asked:]):
                 self.findings.add(rules=chosen)
+
+    def _is_named(self) -> bool:
+        return self.findings.result.rules.value is not None
 
     def _rule_by_steps(self, origin: Origin) -> frozenset[str] | None:
         """Find the rule by numbers of steps, where a caller may set them; the names that are left, None for all."""
@@ -188,6 +210,7 @@ class Naming:
             probabilities=probabilities,
             steps_honoured=self.few_steps,
             baseline_honoured=self.findings.baseline_honoured,
+            gradient=self.gradient,
         )
 
     def _steps_ignored(self) -> None:
@@ -215,21 +238,54 @@ class Naming:
             self.findings.add(output=Finding(Output.PROBABILITIES, evidence))
         return inside
 
-    def _choose_target(self, origin: Origin, direction: Float64[np.ndarray, " d"]) -> None:
-        """Take an output that is not saturated at the baseline, where its gradient would drown in the digits."""
-        near = origin.point + 1e-2 * direction
-        lively: dict[int, float] = {}
+    def _lively(self, origin: Origin, direction: Float64[np.ndarray, " d"]) -> Ray:
+        """Take an output that is not saturated near the baseline, where its gradient would drown in the digits."""
+        rays: dict[int, Ray] = {}
         for target in dict.fromkeys([self.target, *self.targets.tolist(), *range(CLASSES)]):
-            if len(lively) == CLASSES or max(lively.values(), default=0.0) > LIVELY:
-                break
+            ray = Ray(self.asker, origin, direction, target)
             try:
-                output = float(self.asker.ask(near[None], target, origin=origin.named).output[0])
+                ray.ask([NEAR])
             except Spent:
                 raise
             except DisintegrateError:
+                if not rays:
+                    raise
                 continue
-            lively[target] = output * (1 - output)
-        self.target = max(lively, key=lively.__getitem__, default=self.target)
+            rays[target] = ray
+            if len(rays) == CLASSES or _liveliness(ray) > LIVELY:
+                break
+        self.target = max(rays, key=lambda target: _liveliness(rays[target]))
+        return rays[self.target]
+
+    def _rule_at_baseline(self, near: Ray, out: Ray) -> tuple[Pattern, ...]:
+        """Find the rule by what it weighs the baseline with; the patterns that are left."""
+        known = near.origin.error[np.isfinite(near.origin.error)]
+        resolved = RESOLVED * float(np.median(known)) / self.spread
+        nearer = min(max(NEARER_COARSE if self.asker.coarse else NEARER, resolved), NEAR / 2)
+        near.ask([nearer] if near.scales else [NEAR, nearer])
+        gradient = Gradient.of(near, self.spread)
+        lost, nearest = ~np.isfinite(near.origin.error), near.raw[-1]
+        # what comes from there shifts the gradient as much as a step along the ray that changes the output as much
+        stray = np.linalg.norm(nearest[lost]) * near.scales[-1] > STRAY * np.linalg.norm(nearest[~lost])
+        if gradient is None or stray:
+            return patterns()
+        if near.drifting:
+            left = agreeing_saturated(near, out, patterns())
+        else:
+            left = agreeing_affine(near, gradient.rays, patterns())
+        self.gradient = gradient
+        members = [member for pattern in left for member in pattern.members]
+        if len(members) > 3 * WEIGHED:
+            return left
+        if not near.drifting and len(left) > 1:
+            # the staircases tell these apart with fewer answers than sums
+            return left
+        evidence = f"far out {len(left)} patterns weigh the gradient at the baseline as the answers do"
+        found, likely = self._siblings(probabilities=near.drifting).at_baseline(near, gradient, members, evidence)
+        self.findings.add(rules=found)
+        if found.value is not None:
+            self._steps_ignored()
+        return keeping(left, lambda *member: member in likely)
 
     def _direction(self) -> Float64[np.ndarray, " d"]:
         shape = self.asker.shape
@@ -244,6 +300,10 @@ class Naming:
         size = mask.size
         signs = self.generator.choice((-1.0, 1.0), size) * self.generator.uniform(0.5, 1.5, size)
         return signs * self.spread * mask.ravel()
+
+
+def _liveliness(ray: Ray) -> float:
+    return ray.outputs[0] * (1 - ray.outputs[0])
 
 
 def _certain(outputs: list[float]) -> bool:

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float64
 from disintegrate.probe.asking import Asker
 from disintegrate.probe.staircase import Readings, readings
 
-FIRST, SHRINK, SMALLEST = 0.5, 0.22, 1e-5
+FIRST, SHRINK, SMALLEST, FURTHEST = 0.5, 0.22, 1e-5, 20.0
 # How narrow the bracket of a kink is made: what three halvings of a ratio of 1 : SHRINK give.
 WITHIN = 1.22
 # Where ties of the model leave noise at the smallest scales: what counts as no change.
@@ -74,8 +74,9 @@ class Ray:
         self.target = target
         self.steps = steps
         self.drifting = drifting
-        # behind a softmax what bends the gradient little is no kink yet
-        self.blur = BENT if drifting else 0.0
+        self.blur = 0.0
+        if drifting:
+            self.drifts()
         self.scatter = 0.0
         self.normal = direction
         self.scales: list[float] = []
@@ -83,6 +84,11 @@ class Ray:
         self.raw: list[Float64[np.ndarray, " d"]] = []
         self.moved: list[Float64[np.ndarray, " d"]] = []
         self.outputs: list[float] = []
+
+    def drifts(self) -> None:
+        """Take note that the gradient changes between kinks, so that what bends it little is none yet."""
+        self.drifting = True
+        self.blur = BENT
 
     def ask(self, scales: Float64[np.ndarray, " k"] | list[float]) -> None:
         """Ask at these scales, all in one request."""
@@ -180,6 +186,28 @@ class Ray:
             return None
         deviations = np.hypot(deviations, max(self.scatter, scatter) * np.sqrt((answers**2).mean(0)))
         return readings(np.array(self.reached)[kept], answers[kept], deviations[kept], drift)
+
+
+def kink_beyond(ray: Ray) -> Bracket | None:
+    """The first kink of a ray whose two answers near its origin see none; None where they see one, or there is none."""
+    if len(ray.scales) < 2:
+        return None
+    inner, outer = np.argsort(ray.scales)[:2].tolist()
+    if ray.shows(ray.news(outer, inner)) and not ray.drifting:
+        return None
+    low = ray.scales[outer]
+    while low < FURTHEST:
+        ray.ask([low / SHRINK])
+        high = ray.scales[-1]
+        if ray.shows(ray.news(-1, int(np.argmin(np.abs(np.array(ray.scales) - low))))):
+            if ray.drifting and low == ray.scales[outer]:
+                # the two make a line whatever lies between them: a third says whether a kink does
+                ray.ask([math.sqrt(ray.scales[inner] * low)])
+                if ray.shows(ray.news(outer, len(ray.scales) - 1)):
+                    return None
+            return ray.bisected(Bracket(low, high), WITHIN)
+        low = high
+    return None
 
 
 def first_kink(ray: Ray) -> Bracket | None:

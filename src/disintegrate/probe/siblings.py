@@ -13,18 +13,23 @@ import numpy as np
 from jaxtyping import Float64
 
 from disintegrate.probe.alike import groups_of
+from disintegrate.probe.along_gradient import CLOSE, TURNS, Gradient, along_gradient
 from disintegrate.probe.anchored import weighting
 from disintegrate.probe.asking import Asker
 from disintegrate.probe.completeness import Sums, kinks_misfit
 from disintegrate.probe.explore import Verdict
-from disintegrate.probe.ray import Origin, Ray
+from disintegrate.probe.ray import Origin, Ray, kink_beyond
 from disintegrate.probe.result import Finding, NamedRule
-from disintegrate.probe.staircase import Fit
+from disintegrate.probe.staircase import Fit, keeping, patterns
 from disintegrate.probe.weighing import SURE, Weighing, sums_of, undecided
 from disintegrate.quadrature import Quadrature
 from disintegrate.rules import rule_named
 
 FEW_STEPS = 2
+# Looks along the gradient before staircases are looked at, where several patterns are left.
+FEW_TURNS = 2
+# Queries that it takes to find a kink, to turn to it, and to tell its staircase.
+STAIRCASE = 25
 # How far the ends of a ray that is asked from both lie aside of the baseline and the input, in units of the inputs.
 ASIDE = 0.1
 
@@ -42,6 +47,7 @@ class Siblings:
         probabilities: whether outputs are behind a softmax.
         steps_honoured: whether the service takes steps of the caller's.
         baseline_honoured: whether it takes a baseline of the caller's.
+        gradient: the rays along the gradient at the baseline, if something was asked there.
     """
 
     asker: Asker
@@ -52,6 +58,7 @@ class Siblings:
     probabilities: bool
     steps_honoured: bool
     baseline_honoured: bool
+    gradient: Gradient | None = None
 
     def choose(self, first: Ray, kink: float, near: Ray, verdict: Verdict) -> Finding[tuple[NamedRule, ...]]:
         """The rule that answers a few more questions best, if it stands alone.
@@ -68,7 +75,7 @@ class Siblings:
         score = -(misfit - misfit.min()) / (2 * verdict.scale)
         evidence = verdict.evidence
         few = FEW_STEPS if self.steps_honoured else None
-        weighing = Weighing(self.asker, groups, self.probabilities, near.scatter, few)
+        weighing = Weighing(self.asker, groups, self.probabilities, near.scatter, few, complete=verdict.decided)
         if len(groups) > 1 and self.steps_honoured and self.asker.left >= 3:
             score = score + self._by_few_steps(near, verdict, groups, fits)
             evidence += "; answers with few steps tell its like apart"
@@ -78,9 +85,6 @@ class Siblings:
         if undecided(score) and verdict.drift == 0 and not self.probabilities and near is not first:
             score = score + self._by_kinks(near, verdict, groups, fits)
             evidence += "; the places of its kinks in the outputs were weighed too"
-        if undecided(score) and self.probabilities and not self.steps_honoured and self.asker.left > 2:
-            score = score + weighing.by_saturation(first)
-            evidence += "; where a softmax is saturated, only the baseline still has a gradient"
         return self._by_sums(first, kink, weighing, score, evidence)
 
     def of_mass(
@@ -103,10 +107,43 @@ class Siblings:
             evidence += "; far out, where the model is affine, a sum over the outputs' difference is the mass"
         return self._by_sums(ray, kink, weighing, score, evidence)
 
+    def at_baseline(
+        self, near: Ray, gradient: Gradient, members: list[tuple[str, int]], evidence: str
+    ) -> tuple[Finding[tuple[NamedRule, ...]], list[tuple[str, int]]]:
+        """The rule of those that weigh the baseline alike, if sums leave one; and what is left.
+
+        Args:
+            near: a ray with answers near the baseline.
+            gradient: the rays along the gradient there.
+            members: rules and steps.
+            evidence: what was seen so far.
+        """
+        weighing = Weighing(self.asker, groups_of(members), self.probabilities, 0.0, None, complete=False)
+        start, others = np.zeros(len(weighing.groups)), 0
+        score, asked = along_gradient(weighing, gradient, start, range(FEW_TURNS))
+        if undecided(score) and not near.origin.error.any():
+            # where a baseline is known exactly, sums before the first kink of a ray say more than any
+            bracket = kink_beyond(near)
+            further, others = weighing.by_sums(near, bracket.middle if bracket else 0.0, [near], score)
+            score, start = further, further - score
+        # staircases tell other patterns apart with fewer answers, if there are queries for them
+        left = _close(weighing.groups, score, SURE)
+        alike = len(keeping(patterns(), lambda *member: member in left)) == 1
+        if undecided(score) and (alike or self.asker.left < STAIRCASE):
+            score, asked = along_gradient(weighing, gradient, start, range(FEW_TURNS, TURNS))
+        asked += others
+        evidence += f"; the sums of {asked} answers, most of them along the gradient, were weighed against the outputs"
+        return _chosen(weighing.groups, score, evidence), _close(weighing.groups, score, CLOSE)
+
     def _by_sums(
         self, first: Ray, kink: float, weighing: Weighing, score: Float64[np.ndarray, " g"], evidence: str
     ) -> Finding[tuple[NamedRule, ...]]:
-        groups = weighing.groups
+        if undecided(score) and weighing.few is None:
+            score = score + weighing.by_first(first, score)
+            gradient = self.gradient or Gradient.of(first, self.spread)
+            if undecided(score) and gradient is not None:
+                score, asked = along_gradient(weighing, gradient, score)
+                evidence += f"; the sums of {asked} answers along the gradient were weighed against the outputs"
         if undecided(score):
             others = [
                 Ray(self.asker, first.origin, self._ahead(first.origin, number), self.target, steps=weighing.few)
@@ -114,12 +151,7 @@ class Siblings:
             ]
             score, asked = weighing.by_sums(first, kink, others, score)
             evidence += f"; the sums of {asked} answers were weighed against the outputs"
-        best = int(np.argmax(score))
-        if undecided(score):
-            close = np.flatnonzero(score[best] - score <= SURE)
-            alike = ", ".join(f"{groups[i][0][0]}({groups[i][0][1]})" for i in close[:4])
-            return Finding(None, f"{evidence}; they fit {alike} alike")
-        return Finding(tuple(NamedRule(*member) for member in groups[best]), evidence)
+        return _chosen(weighing.groups, score, evidence)
 
     def _by_few_steps(
         self, near: Ray, verdict: Verdict, groups: list[list[tuple[str, int]]], fits: list[Fit]
@@ -214,6 +246,23 @@ class Siblings:
                 return np.where(np.isfinite(origin.error), ahead, 0.0)
         signs = self.generator.choice((-1.0, 1.0), origin.point.size)
         return np.where(np.isfinite(origin.error), signs * self.spread, 0.0)
+
+
+def _close(groups: list[list[tuple[str, int]]], score: Float64[np.ndarray, " g"], by: float) -> list[tuple[str, int]]:
+    """Rules that are not so much less likely than the best."""
+    return [member for group, value in zip(groups, score, strict=True) if value > score.max() - by for member in group]
+
+
+def _chosen(
+    groups: list[list[tuple[str, int]]], score: Float64[np.ndarray, " g"], evidence: str
+) -> Finding[tuple[NamedRule, ...]]:
+    """The likeliest rule if it stands alone."""
+    best = int(np.argmax(score))
+    if not undecided(score):
+        return Finding(tuple(NamedRule(*member) for member in groups[best]), evidence)
+    close = np.flatnonzero(score[best] - score <= SURE)
+    alike = ", ".join(f"{groups[i][0][0]}({groups[i][0][1]})" for i in close[:4])
+    return Finding(None, f"{evidence}; they fit {alike} alike")
 
 
 def _predicted(rule: Quadrature, scale: float, kinks: Float64[np.ndarray, " k"], drift: int) -> list[float]:

@@ -1,7 +1,7 @@
 """Weighing sums of attributions against outputs, a few answers at a time, until one rule is left.
 
 Each answer on a ray says a little of which rule made it (P.3): scales are asked between the baseline and a little
-beyond the inputs, first on the ray whose first kink was sought, whose answers are paid for, then on others.
+beyond the inputs, a few at a time, after what is paid for already.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from disintegrate.probe.asking import Asker
-from disintegrate.probe.completeness import Sums, log_likelihoods
+from disintegrate.probe.completeness import FAR_OUT, Sums, log_likelihoods
 from disintegrate.probe.ray import Ray
 from disintegrate.quadrature import Quadrature
 from disintegrate.rules import rule_named
@@ -36,8 +36,6 @@ LIVELY = 0.25
 FAR, LARGEST = 1e6, 2e4
 # Where a ray begins that lies far out altogether, as a share of its end; and how straight outputs are there.
 STRETCH, STRAIGHT = 0.03, 3e-5
-# How far the weight at the baseline that is seen may lie from a rule's, as a share.
-NEAR_ENOUGH = 0.1
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +48,7 @@ class Weighing:
         probabilities: whether outputs are behind a softmax.
         scatter: how much ties at the baseline scatter answers, as a share.
         few: the steps that are sent along, if the service takes any.
+        complete: whether the rule is sure to be one of these.
     """
 
     asker: Asker
@@ -57,6 +56,7 @@ class Weighing:
     probabilities: bool
     scatter: float
     few: int | None
+    complete: bool = True
 
     def by_sums(
         self, first: Ray, kink: float, others: Sequence[Ray], start: Float64[np.ndarray, " g"]
@@ -64,24 +64,21 @@ class Weighing:
         """The scores after as many answers as it takes, and how many were weighed.
 
         Args:
-            first: a ray on which something was asked, if without steps.
+            first: a ray on which something was asked.
             kink: where its first kink lies.
             others: rays on which nothing was asked yet.
             start: how likely each group is before, as a logarithm.
         """
         before, score, asked = start, start, 0
         rules = [[rule_named(rule)(self.few or steps) for rule, steps in group] for group in self.groups]
-        for ray in others if self.few else [first, *others]:
+        for ray in others:
             inside, gaps = False, [gap(before)]
-            for new in self._rounds(ray, [] if ray is first else [*SCAN], self._far(first, 1), kink):
+            for new in self._rounds(ray, furthest(first), kink):
                 if not new and not ray.scales:
                     return score, asked
                 ray.ask(new)
-                sums = [sums_of(ray, self.scatter)]
-                likely = [log_likelihoods(sums, members, bending=self.probabilities) for members in rules]
-                score = before + np.array([found[0].max() for found in likely])
-                likeliest = likely[int(np.argmax(score))]
-                inside = bool(likeliest[1][int(np.argmax(likeliest[0]))] < OUTSIDE)
+                likely, inside = self._likely(ray, rules, before)
+                score = before + likely
                 if inside and not undecided(score):
                     return score, asked + len(ray.scales)
                 gaps.append(gap(score))
@@ -92,24 +89,22 @@ class Weighing:
             score = before
         return score, asked
 
-    def by_saturation(self, first: Ray) -> Float64[np.ndarray, " g"]:
-        """How well each rule's weight at the baseline agrees with what is left of the sum far out.
+    def by_first(self, first: Ray, start: Float64[np.ndarray, " g"]) -> Float64[np.ndarray, " g"]:
+        """What a ray says that is paid for, and without a softmax one more answer on it, far out."""
+        first.ask([] if self.probabilities or max(first.scales) >= FAR_OUT else [furthest(first)][: self.asker.left])
+        rules = [[rule_named(rule)(steps) for rule, steps in group] for group in self.groups]
+        likely, inside = self._likely(first, rules, start)
+        return likely if inside else np.zeros(len(rules))
 
-        Behind a softmax `S(s) = s sum_i w_i h(s t_i)` goes to `s w(0) h(0)`, and near the baseline it is
-        `s h(0) sum_i w_i`.
-        """
-        weights = np.array([_at_baseline(rule_named(group[0][0])(group[0][1])) for group in self.groups])
-        if weights.max() == weights.min():
-            return np.zeros(len(self.groups))
-        begin = int(np.argmin(first.scales))
-        first.ask([self._far(first, max(steps for group in self.groups for _, steps in group))])
-        total, spread = first.totals()
-        at = first.scales[-1]
-        far = total[-1] / at
-        near, noise = total[begin] / first.scales[begin], spread[begin] / first.scales[begin]
-        first.drop(-1)
-        deviation = np.hypot(spread[-1] / at, np.hypot(noise * weights.max(), NEAR_ENOUGH / 3 * near * weights.max()))
-        return _scores(((far - near * weights) / deviation) ** 2)
+    def _likely(
+        self, ray: Ray, rules: list[list[Quadrature]], before: Float64[np.ndarray, " g"]
+    ) -> tuple[Float64[np.ndarray, " g"], bool]:
+        """How likely each rule makes a ray's sums, and whether the likeliest makes such at all."""
+        sums = [sums_of(ray, self.scatter)]
+        likely = [log_likelihoods(sums, members, bending=self.probabilities) for members in rules]
+        values = np.array([found[0].max() for found in likely])
+        likeliest = likely[int(np.argmax(before + values))]
+        return values, bool(likeliest[1][int(np.argmax(likeliest[0]))] < OUTSIDE)
 
     def by_length(self, first: Ray) -> Float64[np.ndarray, " g"]:
         """How well each rule's mass agrees with a ray between two points far out, of which both may be sent.
@@ -117,7 +112,7 @@ class Weighing:
         A network without softmax is affine there, so that the sum of the attributions is the mass times the difference
         of the outputs, whatever the nodes.
         """
-        far = self._far(first, 1) * np.array([[STRETCH], [1.0]])
+        far = furthest(first) * np.array([[STRETCH], [1.0]])
         begin, end = self.asker.sent(first.origin.point + far * first.direction)
         answers = [self.asker.ask(one[None], first.target, origin=other) for one, other in ((begin, end), (end, begin))]
         gap = float(answers[1].output[0] - answers[0].output[0])
@@ -129,8 +124,9 @@ class Weighing:
         deviation = np.hypot(deviation, STRAIGHT * masses * abs(gap))
         return _scores(((np.mean(totals) - masses * gap) / deviation) ** 2)
 
-    def _rounds(self, ray: Ray, begin: list[float], far: float, kink: float) -> Iterator[list[float]]:
+    def _rounds(self, ray: Ray, far: float, kink: float) -> Iterator[list[float]]:
         """What to ask on a ray, a few scales at a time: where it begins, far out, and in between."""
+        begin = [] if ray.scales else [*SCAN]
         yield (begin if self.probabilities else [*begin, far])[: self.asker.left]
         low, high = max(BETWEEN[0], kink), max(BETWEEN[1], BEYOND * kink)
         if self.probabilities:
@@ -147,12 +143,13 @@ class Weighing:
             yield (low * (high / low) ** places).tolist()
             count += now
 
-    def _far(self, ray: Ray, steps: int) -> float:
-        """A scale far out, but not so far that sums and outputs leave float16 where they come in it."""
-        if not self.asker.coarse:
-            return FAR
-        largest = max(float(np.abs(raw).sum()) / scale for raw, scale in zip(ray.raw, ray.scales, strict=True))
-        return float(min(FAR, LARGEST * steps / max(largest, 1e-300)))
+
+def furthest(ray: Ray, steps: int = 1) -> float:
+    """A scale far out, but not so far that sums and outputs leave float16 where they come in it."""
+    if not ray.asker.coarse:
+        return FAR
+    largest = max(float(np.abs(raw).sum()) / abs(scale) for raw, scale in zip(ray.raw, ray.scales, strict=True))
+    return float(min(FAR, LARGEST * steps / max(largest, 1e-300)))
 
 
 def _scores(misfits: Float64[np.ndarray, " g"]) -> Float64[np.ndarray, " g"]:
@@ -178,15 +175,12 @@ def sums_of(ray: Ray, scatter: float) -> Sums:
     total, spread = ray.totals()
     answers = np.array(ray.raw)
     spread = np.hypot(spread, scatter * np.linalg.norm(answers, axis=1))
-    # where the origin is off, a sum holds the product of that with the gradient
-    off = np.linalg.norm(ray.origin.error) / np.linalg.norm(np.array(ray.moved), axis=1)
+    # where the origin is off, a sum holds the product of that with the gradient; what is not known of it is noise
+    known = np.isfinite(ray.origin.error)
+    off = np.linalg.norm(ray.origin.error[known]) / np.linalg.norm(np.array(ray.moved)[:, known], axis=1)
     spread = np.hypot(spread, off * np.linalg.norm(answers, axis=1))
+    spread = np.hypot(spread, np.linalg.norm(answers[:, ~known], axis=1))
     output = np.array(ray.outputs)
     fine = np.isfinite(total) & np.isfinite(output)
     deviation = ray.asker.deviation(output) + 3e-7 * np.abs(output)
     return Sums(np.array(ray.scales)[fine], total[fine], spread[fine], output[fine], deviation[fine])
-
-
-def _at_baseline(rule: Quadrature) -> float:
-    """The weight of the baseline as a share of all."""
-    return float(rule.weights[rule.nodes == 0].sum()) / rule.mass
