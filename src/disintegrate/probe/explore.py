@@ -121,7 +121,7 @@ def explore(
             break
         kept = kept if verdict.decided else max(kept, min(askable, LEAST_KEPT))
         count = min(MORE, ray.asker.left - kept)
-        doubtful = ray.drifting or verdict.scale > WORST
+        doubtful = ray.drifting or verdict.scale > WORST or (known is not None and len(known) <= FEW)
         if (verdict.decided and (confirmed or not doubtful)) or count < 2:
             break
         if verdict.decided:
@@ -192,7 +192,8 @@ def _verdict(fits: tuple[Fit, ...], found: Readings, drift: int, end: float, nea
     per = best.misfit / max(best.freedom, 1)
     rows = len(found.scales)
     name = named(best.pattern)
-    alone = len(fits) > 1 and fits[1].misfit > ALONE * best.misfit and len(best.pattern.nodes) >= MANY
+    # among a few patterns one may stand alone by chance
+    alone = len(fits) > FEW and fits[1].misfit > ALONE * best.misfit and len(best.pattern.nodes) >= MANY
     if per > WORST and not alone:
         return Verdict((), False, f"no rule explains {rows} scales; {name} comes nearest")
     scale = max(per, 1.0)

@@ -133,7 +133,11 @@ class Siblings:
             score, asked = along_gradient(weighing, gradient, start, range(FEW_TURNS, TURNS))
         asked += others
         evidence += f"; the sums of {asked} answers, most of them along the gradient, were weighed against the outputs"
-        return _chosen(weighing.groups, score, evidence), _close(weighing.groups, score, CLOSE)
+        found, left = _chosen(weighing.groups, score, evidence), _close(weighing.groups, score, CLOSE)
+        if found.value is not None and any(named.rule == "trapezoid" for named in found.value):
+            # so would those of any closed rule of a higher order: only a staircase shows where nodes lie
+            return Finding(None, f"{evidence}; they fit a trapezoid, as those of another closed rule might"), left
+        return found, left
 
     def _by_sums(
         self, first: Ray, kink: float, weighing: Weighing, score: Float64[np.ndarray, " g"], evidence: str
