@@ -25,6 +25,8 @@ BENDS = 3.0
 # secants; how far it may then lie from where it was first seen, in units of the inputs' spread; and how far off it may
 # be to be of use.
 THOROUGH, SURE, AGREES, TOLD = 25, 3, 0.02, 0.1
+# By how much two looks from far out may miss it alike, in units of the inputs' spread over how far out they were.
+BIASED = 0.1
 
 
 def candidate(asker: Asker, target: int, candidates: Mapping[str, Float64[np.ndarray, " d"]]) -> Found | None:
@@ -81,7 +83,8 @@ def solve(
     off = np.abs(found.point - guess)
     twice = np.isfinite(doubt) & (off < np.clip(doubt, AGREES * spread, TOLD * spread))
     # and where answers are not as steep close by as at some distance, no finer than it showed there
-    rough = np.where(np.isfinite(found.doubt) & (off < AGREES * spread), 4 * off + found.doubt, np.inf)
+    seen = np.isfinite(found.doubt) & (off < AGREES * spread)
+    rough = np.where(seen, 4 * off + found.doubt + BIASED * spread / drive, np.inf)
     found = replace(found, error=np.where(twice, np.where(np.isfinite(found.error), found.error, rough), np.inf))
     # where little is carried, brackets are so wide that this is likely
     rest = ~np.isfinite(found.doubt) | (~twice & asker.coarse)
@@ -172,5 +175,6 @@ def _from_elsewhere(
     known = rest & (told < TOLD * spread)
     at = np.where(known, np.where(again.error < before, again.point, guess), found.point)
     off = np.abs(again.point - guess)
-    error = np.where(known & (off < AGREES * spread), 4 * off + again.error, found.error)
+    # both looks may miss it alike, by what the gradient still changes so far out
+    error = np.where(known & (off < AGREES * spread), 4 * off + again.error + BIASED * spread / drive, found.error)
     return Found(None, at, error, np.where(known, told, found.doubt))
