@@ -199,7 +199,7 @@ def test_a_model_without_kinks_leaves_the_rule_unknown() -> None:
         assert found.rules.value is None
 
 
-def test_noise_makes_the_boundednot_deterministic_and_the_rule_not_guessed() -> None:
+def test_noise_makes_the_service_not_deterministic_and_the_rule_not_guessed() -> None:
     noisy = Wired(service("midpoint", 20), Wire(noise=1e-3, deterministic=False))
     found = probe(Blank(noisy), inputs(), TARGETS)
     assert found.deterministic.value is False

@@ -125,7 +125,7 @@ def test_along_the_gradient_all_coordinates_add_to_the_sum() -> None:
     for ray, sign in zip(gradient.rays, (-1, 1), strict=True):
         ray.ask([1e-3 * gradient.unit])
         assert (np.sign(ray.raw[0]) == sign).all()
-        # L is where the output would be at 0 or 1 if it went on as it began, times what is left of it there
+        # L is p (1 - p) over the slope of the output
         slope = float(ray.raw[0].sum()) / ray.scales[0]
         assert sign * slope * gradient.unit == pytest.approx(ray.outputs[0] * (1 - ray.outputs[0]), rel=1e-2)
 

@@ -26,12 +26,13 @@ NEARBY = np.array([0.05, 0.1, 0.2])
 AROUND, FIRST_NODES, MANY = np.array([0.4, 0.8, 1.6, 3.2]), np.array([0.15, 0.5, 1.8]), 8
 # Without a softmax: where a ray begins, and how many scales lie beyond it.
 NEAR, COUNT = 1e-3, 4
-# How often each of the two rays is asked, and by how much its scales behind a softmax are moved each time.
-MOVED = (1.0, 0.7, 0.85, 1.2)
-TURNS = len(MOVED)
-# How far beyond where p (1 - p) is no less than so much of its largest.
+# How often each of the two rays is asked; by how much its scales behind a softmax are moved from the third time on.
+MOVED = (0.85, 1.2)
+TURNS = 2 + len(MOVED)
+# How far then beyond where p (1 - p) is no less than so much of its largest.
 REACH, LIVELY = 1.6, 0.1
-# How much more noise than the digits make is granted where else no rule makes such answers: many steps add rounding.
+# How much more noise than the digits make is granted where else no rule makes such answers, though it is sure to be one
+# of those weighed: many steps add rounding.
 NOISIER = (1.0, 4.0)
 # How much less likely than the best a rule must be to be weighed no further, and to be none of those left.
 HOPELESS, CLOSE = 40.0, 20.0
@@ -130,7 +131,7 @@ def _further(ray: Ray, turn: int) -> Float64[np.ndarray, " k"]:
     scales, outputs = np.array(ray.scales), np.array(ray.outputs)
     lively = outputs * (1 - outputs)
     end = float(scales[lively >= LIVELY * lively.max()].max())
-    found: Float64[np.ndarray, " k"] = REACH * end * MOVED[turn] * AROUND / AROUND.max()
+    found: Float64[np.ndarray, " k"] = REACH * end * MOVED[turn - 2] * AROUND / AROUND.max()
     return found
 
 

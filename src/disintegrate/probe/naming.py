@@ -37,7 +37,7 @@ CLASSES, LIVELY = 4, 0.02
 # how far the baseline may be off.
 NEAR, NEARER, NEARER_COARSE, RESOLVED = 1e-2, 2e-4, 2.5e-3, 100.0
 # Rules that weigh the baseline alike are weighed by sums if there are no more.
-WEIGHED = 16
+WEIGHED = 48
 # How near to 0 or 1 probabilities are far out.
 CERTAIN = 1e-3
 # How much of an answer may come from coordinates in which the baseline is not known.
@@ -259,12 +259,14 @@ class Naming:
 
     def _rule_at_baseline(self, near: Ray, out: Ray) -> tuple[Pattern, ...]:
         """Find the rule by what it weighs the baseline with; the patterns that are left."""
-        known = near.origin.error[np.isfinite(near.origin.error)]
-        resolved = RESOLVED * float(np.median(known)) / self.spread
+        lost = ~np.isfinite(near.origin.error)
+        if lost.all():
+            return patterns()
+        resolved = RESOLVED * float(np.median(near.origin.error[~lost])) / self.spread
         nearer = min(max(NEARER_COARSE if self.asker.coarse else NEARER, resolved), NEAR / 2)
         near.ask([nearer] if near.scales else [NEAR, nearer])
         gradient = Gradient.of(near, self.spread)
-        lost, nearest = ~np.isfinite(near.origin.error), near.raw[-1]
+        nearest = near.raw[-1]
         # what comes from there shifts the gradient as much as a step along the ray that changes the output as much
         stray = np.linalg.norm(nearest[lost]) * near.scales[-1] > STRAY * np.linalg.norm(nearest[~lost])
         if gradient is None or stray:
@@ -275,10 +277,8 @@ class Naming:
             left = agreeing_affine(near, gradient.rays, patterns())
         self.gradient = gradient
         members = [member for pattern in left for member in pattern.members]
-        if len(members) > 3 * WEIGHED:
-            return left
-        if not near.drifting and len(left) > 1:
-            # the staircases tell these apart with fewer answers than sums
+        # without a softmax staircases tell patterns apart with fewer answers than sums
+        if len(members) > WEIGHED or (len(left) > 1 and not near.drifting):
             return left
         evidence = f"far out {len(left)} patterns weigh the gradient at the baseline as the answers do"
         found, likely = self._siblings(probabilities=near.drifting).at_baseline(near, gradient, members, evidence)

@@ -124,11 +124,6 @@ class Ray:
         noise = np.sqrt((self.asker.deviation(raw) / size) ** 2 + (2e-7 * typical) ** 2 + (error / size * rho) ** 2)
         return rho, noise
 
-    def drop(self, row: int) -> None:
-        """Forget one answer, such as one so far out that it is none of a ray's other ones."""
-        for kept in (self.scales, self.reached, self.raw, self.moved, self.outputs):
-            del kept[row]
-
     def totals(self) -> tuple[Float64[np.ndarray, " q"], Float64[np.ndarray, " q"]]:
         """Sums of attributions, and their standard deviations."""
         raw = np.array(self.raw)

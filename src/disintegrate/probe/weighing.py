@@ -59,19 +59,19 @@ class Weighing:
     complete: bool = True
 
     def by_sums(
-        self, first: Ray, kink: float, others: Sequence[Ray], start: Float64[np.ndarray, " g"]
+        self, first: Ray, kink: float, rays: Sequence[Ray], start: Float64[np.ndarray, " g"]
     ) -> tuple[Float64[np.ndarray, " g"], int]:
         """The scores after as many answers as it takes, and how many were weighed.
 
         Args:
-            first: a ray on which something was asked.
+            first: a ray on which something was asked, which says how far out one may go.
             kink: where its first kink lies.
-            others: rays on which nothing was asked yet.
+            rays: those to ask on, one after the other; what was asked there already counts as well.
             start: how likely each group is before, as a logarithm.
         """
         before, score, asked = start, start, 0
         rules = [[rule_named(rule)(self.few or steps) for rule, steps in group] for group in self.groups]
-        for ray in others:
+        for ray in rays:
             inside, gaps = False, [gap(before)]
             for new in self._rounds(ray, furthest(first), kink):
                 if not new and not ray.scales:
@@ -144,12 +144,12 @@ class Weighing:
             count += now
 
 
-def furthest(ray: Ray, steps: int = 1) -> float:
+def furthest(ray: Ray) -> float:
     """A scale far out, but not so far that sums and outputs leave float16 where they come in it."""
     if not ray.asker.coarse:
         return FAR
     largest = max(float(np.abs(raw).sum()) / abs(scale) for raw, scale in zip(ray.raw, ray.scales, strict=True))
-    return float(min(FAR, LARGEST * steps / max(largest, 1e-300)))
+    return float(min(FAR, LARGEST / max(largest, 1e-300)))
 
 
 def _scores(misfits: Float64[np.ndarray, " g"]) -> Float64[np.ndarray, " g"]:
