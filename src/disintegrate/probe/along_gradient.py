@@ -91,10 +91,16 @@ def along_gradient(
     for turn, at in itertools.product(turns, range(len(rays))):
         if at in gradient.silent:
             continue
+        if not weighing.asker.left:
+            break
         ray = rays[at]
         if weighing.probabilities:
             steps = max(member.steps for rule, gone in zip(rules, hopeless, strict=True) if not gone for member in rule)
-            scales = _further(ray, turn) if turn > 1 else gradient.unit * _around(steps, weighing.asker.coarse, turn)
+            scales = (
+                _further(ray, turn)
+                if turn > 1 and ray.scales
+                else gradient.unit * _around(steps, weighing.asker.coarse, turn)
+            )
         else:
             if not ray.scales:
                 ray.ask([NEAR])
@@ -121,7 +127,7 @@ def along_gradient(
 
 def _around(steps: int, coarse: bool, turn: int) -> Float64[np.ndarray, " k"]:
     """What is asked first behind a softmax, in units of L."""
-    if turn:
+    if turn == 1:
         return NEARBY
     return np.concatenate([[BEGIN_COARSE if coarse else BEGIN], AROUND, steps * FIRST_NODES if steps > MANY else []])
 

@@ -15,12 +15,17 @@ from disintegrate.probe.closing_in import Found, close_in, rounding, secant, spa
 # How far out the other half lies, in units of the inputs' spread, and how much nearer where outputs saturate there.
 FAR, LESS, NEAREST = 3000.0, 6.0, 2.0
 FAR_PROBABILITIES, FAR_PROBABILITIES_COARSE = 40.0, 15.0
+# How far out they are where the baseline itself is weighed, what share of a gradient is less than any rule weighs it
+# with, and what must be left to look.
+FAR_WEIGHED, UNWEIGHED, WEIGHED_LEFT = 1e7, 1e-6, 20
 # The smallest answers that tell something, and where numbers are carried coarsely.
 FAINT, FAINT_COARSE = 1e-30, 1e-4
 # Where a secant begins; from which distance on one is exact enough; and how small the last step must be elsewhere.
 BEGIN, STRAIGHT, SMALL, SECANTS, MOST = 0.7, 1000.0, 0.15, 4, 5.0
 # How much the gradient may change over the step, in units of how far out the other half lies.
 BENDS = 3.0
+# How often it is tried, if so many queries are left.
+TRIES, AGAIN = 2, 25
 # Queries that must be left to look from elsewhere for what the model does not look at near the baseline; by how many
 # secants; how far it may then lie from where it was first seen, in units of the inputs' spread; and how far off it may
 # be to be of use.
@@ -67,16 +72,26 @@ def solve(
     size = int(np.prod(asker.shape))
     half = generator.permutation(size) % 2 == 0
     signs = generator.choice((-1.0, 1.0), size)
-    drive = FAR
+    drive, first = FAR, None
     if probabilities:
         drive = FAR_PROBABILITIES_COARSE if asker.coarse else FAR_PROBABILITIES
-    guess, doubt = np.zeros(size), np.full(size, np.inf)
-    for part in (half, ~half):
-        solved = _secants(asker, target, part, guess, signs, spread, drive, 2 if asker.coarse else 1)
-        if solved is None:
-            return None
-        guess, doubt, drive = solved.point, np.minimum(doubt, solved.error), solved.drive
-    found = close_in(asker, target, guess, spread, signs)
+        # what a node at the baseline answers does not saturate, however far out the others are
+        first = None if asker.coarse else _weighed(asker, target, half, signs * spread)
+        drive = drive if first is None else FAR_WEIGHED
+    guess, found = np.zeros(size), None
+    for _ in range(TRIES):
+        doubt = np.full(size, np.inf)
+        for part in (half, ~half):
+            solved = _secants(asker, target, part, guess, signs, spread, drive, 2 if asker.coarse else 1, first=first)
+            if solved is None:
+                return None
+            first = None
+            guess, doubt, drive = solved.point, np.minimum(doubt, solved.error), solved.drive
+        found = close_in(asker, target, guess, spread, signs)
+        if found is not None or asker.left < AGAIN:
+            break
+        # from the other side, and with what is known by now
+        signs = -signs
     if found is None:
         return None
     # a gradient that vanishes close by looks like the baseline: an error is claimed only if it showed far out too
@@ -91,6 +106,22 @@ def solve(
     if not rest.any() or asker.left < THOROUGH or not thorough:
         return found
     return _from_elsewhere(asker, target, found, rest, guess, doubt, spread, drive, generator)
+
+
+def _weighed(
+    asker: Asker, target: int, part: Bool[np.ndarray, " d"], size: Float64[np.ndarray, " d"]
+) -> Float64[np.ndarray, " d"] | None:
+    """The answer where half of the coordinates lie very far out, if some gradient is left there behind a softmax."""
+    if asker.left < WEIGHED_LEFT:
+        return None
+    answer = asker.ask(asker.sent(_begin(part, size, FAR_WEIGHED)[None]), target).attribution[0]
+    left, before = (float(np.median(np.abs(values[part]))) for values in (answer, asker.numbers[0]))
+    return answer if left > UNWEIGHED * before else None
+
+
+def _begin(part: Bool[np.ndarray, " d"], size: Float64[np.ndarray, " d"], drive: float) -> Float64[np.ndarray, " d"]:
+    """Where secants begin: these coordinates close by, the others far out."""
+    return np.where(part, BEGIN * size, drive * size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,16 +143,18 @@ def _secants(
     drive: float,
     least: int,
     told: float = 0.5,
+    first: Float64[np.ndarray, " d"] | None = None,
 ) -> _Secants | None:
     """Solve for some coordinates, the others being far out; by so many secants at least.
 
-    The others come nearer until more than so large a share of the coordinates answers.
+    The others come nearer until more than so large a share of the coordinates answers. The first answer is not asked
+    for again.
     """
     begin = np.where(part, BEGIN * spread * signs, 0.0)
     while True:
         away = np.where(part, 0.0, guess + signs * spread * drive)
         last = asker.sent((away + begin)[None])[0]
-        before = asker.ask(last[None], target).attribution[0]
+        before = asker.ask(last[None], target).attribution[0] if first is None else first
         if np.quantile(np.abs(before[part]), 1 - told) > (FAINT_COARSE if asker.coarse else FAINT):
             break
         # the output is saturated on all of the ray but its beginning

@@ -35,7 +35,7 @@ def by_steps(ray: Callable[[int | None], Ray], own_number: OwnNumber, most: int,
         most: numbers that are asked, beside the usual ones.
         walk: whether to guess the number where no weight of the baseline tells it.
     """
-    own = own_number.among(USUAL)
+    own = own_number.found() or own_number.among(USUAL)
     found = family(ray)
     if found is None:
         return None

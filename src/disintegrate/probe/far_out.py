@@ -48,7 +48,7 @@ def alike_at_baseline(among: Sequence[Pattern]) -> bool:
     return len({baseline_and_mass(*pattern.members[0])[0] > 0 for pattern in among}) == 1
 
 
-def agreeing_saturated(ray: Ray, out: Ray, among: Sequence[Pattern]) -> tuple[Pattern, ...]:
+def agreeing_saturated(ray: Ray, out: Ray, among: Sequence[Pattern], stray: float = 0.0) -> tuple[Pattern, ...]:
     """Those of some patterns whose members answer so far out behind a softmax, with these alone; all where none does.
 
     A service that refuses a point so far out tells nothing either. The other end of the ray is asked only where the one
@@ -58,6 +58,7 @@ def agreeing_saturated(ray: Ray, out: Ray, among: Sequence[Pattern]) -> tuple[Pa
         ray: one that was asked near the baseline, at two scales at least.
         out: the same ray far out; what was asked there already is not asked again.
         among: the patterns that are left.
+        stray: by what share the gradient near the baseline may be another, as that is not known in all coordinates.
     """
     left = tuple(among)
     for end in (far_of(ray), -far_of(ray)):
@@ -67,7 +68,7 @@ def agreeing_saturated(ray: Ray, out: Ray, among: Sequence[Pattern]) -> tuple[Pa
         except NotPermitted:
             ray.asker.refused = True
             return tuple(among)
-        left = _within(among, _saturated(ray, out))
+        left = _within(among, _saturated(ray, out, stray))
         if alike_at_baseline(left):
             break
     return left or tuple(among)
@@ -102,10 +103,11 @@ def _within(among: Sequence[Pattern], misfit: Callable[[float, float], float]) -
     return keeping(among, lambda rule, steps: misfit(*baseline_and_mass(rule, steps)) < OFF)
 
 
-def _saturated(ray: Ray, out: Ray) -> Callable[[float, float], float]:
+def _saturated(ray: Ray, out: Ray, stray: float) -> Callable[[float, float], float]:
     """How far off an answer behind a softmax is, for a weight at the baseline and a mass."""
     answers, noise = seen_by({"near": ray, "far": out})
     near, blur, drift = _at_baseline(answers, noise, ray.scales)
+    drift = math.hypot(drift, stray)
     size = max(float((near**2).sum()), 1e-300)
     shares, doubts = [], []
     for end in out.scales:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -12,12 +13,21 @@ from jaxtyping import Float64, Int
 from disintegrate.errors import DisintegrateError, NotPermitted
 from disintegrate.explainers.protocol import Output
 from disintegrate.probe.across import across
+from disintegrate.probe.alike import groups_of
 from disintegrate.probe.along_gradient import Gradient
 from disintegrate.probe.asking import Asker, Spent
 from disintegrate.probe.by_steps import by_steps
 from disintegrate.probe.explore import FEW, LEAST_KEPT, Verdict, explore
-from disintegrate.probe.far_out import agreeing_affine, agreeing_saturated, alike_at_baseline, far_of
+from disintegrate.probe.falling_ray import Told
+from disintegrate.probe.far_out import (
+    agreeing_affine,
+    agreeing_saturated,
+    alike_at_baseline,
+    baseline_and_mass,
+    far_of,
+)
 from disintegrate.probe.findings import NOT_ASKED, Findings
+from disintegrate.probe.first_nodes import RAYS, by_first_nodes
 from disintegrate.probe.one_kink import members_of
 from disintegrate.probe.own_number import USUAL, OwnNumber
 from disintegrate.probe.ray import Origin, Ray, first_kink, kink_beyond
@@ -38,16 +48,20 @@ CLASSES, LIVELY = 4, 0.02
 NEAR, NEARER, NEARER_COARSE, RESOLVED = 1e-2, 2e-4, 2.5e-3, 100.0
 # Rules that weigh the baseline alike are weighed by sums if there are no more.
 WEIGHED = 48
+# What share of the gradient close by is left far out at most where no node lies at the baseline.
+NO_NODE = 1e-3
 # How near to 0 or 1 probabilities are far out.
 CERTAIN = 1e-3
 # How much of an answer may come from coordinates in which the baseline is not known.
-STRAY = 1e-3
+STRAY, STRAYS = 1e-3, 0.1
 # How long the ray is on which numbers of steps are asked, in units of the inputs' spread.
 MANY_KINKS = 2.0
 # Numbers of steps that are asked whether they are the service's own, at most.
 NUMBERS = 14
 # So few that are left are asked about rather than told apart by more kinks.
 ASKABLE = 3
+# Queries that it takes to solve for a baseline that is weighed.
+KEPT_WEIGHED = 12
 # Why a rule was taken back.
 REFUTED = "but the service, which takes numbers of steps, answers otherwise with theirs than with none"
 
@@ -68,6 +82,7 @@ class Naming:
         few_steps: whether the service takes a caller's number of steps, and no fewest of its own stands against it.
         gradient: the rays along the gradient at the baseline, once something was asked there.
         by_mass: asks what tells rules apart that differ in their mass alone, once such are left.
+        kept: queries that are kept for solving for the service's own baseline, and not in the budget meanwhile.
     """
 
     asker: Asker
@@ -81,6 +96,7 @@ class Naming:
     few_steps: bool
     gradient: Gradient | None = None
     by_mass: Callable[[], Finding[tuple[NamedRule, ...]]] | None = None
+    kept: int = 0
 
     def name(self, origin: Origin) -> None:
         """Look for the rule on rays from a point, and take it back where its number of steps gets other answers."""
@@ -94,7 +110,8 @@ class Naming:
             self._confirm()
 
     def _look(self, origin: Origin) -> None:
-        direction = self._direction()
+        lost = ~np.isfinite(origin.error)
+        direction = np.where(lost & (not lost.all()), 0.0, self._direction())
         begin = Ray(self.asker, origin, direction, self.target)
         if self.asker.in_unit_range:
             begin = self._lively(origin, direction)
@@ -103,16 +120,28 @@ class Naming:
         ray = Ray(self.asker, origin, direction, self.target, drifting=drifting)
         if drifting:
             begin.drifts()
+        among, told = patterns(), None
+        weighed = drifting and _is_left(begin, out)
+        if weighed and not self.asker.coarse:
+            self._release()
+        # where a baseline may be sent, kinks tell more of a rule that weighs it
+        if drifting and (origin.named is None or not weighed):
+            among, told = self._first_nodes(begin, out)
+            if self._is_named():
+                return
         if origin.named is not None and self._rule_across(ray):
             return
         rules = self._rule_by_steps(origin)
-        if self._is_named():
-            return
-        among = patterns()
-        if rules is None and origin.named is None:
-            among = self._rule_at_baseline(begin, out)
-            if self._is_named():
-                return
+        if not self._is_named() and rules is not None and told is not None and told.seen:
+            self._both(among, rules)
+        if not self._is_named() and rules is None and origin.named is None:
+            among = self._rule_at_baseline(begin, among, told)
+        if not self._is_named():
+            self._by_kinks(begin, ray, among, rules)
+
+    def _by_kinks(self, begin: Ray, ray: Ray, among: tuple[Pattern, ...], rules: frozenset[str] | None) -> None:
+        """Look for the rule by the staircases that kinks make of it."""
+        origin = ray.origin
         kink, verdict = 0.0, Verdict((), False, "the answers do not change along the ray beyond what the wire rounds")
         # ties at the baseline leave open whether it is weighed, and make the answers close by no plateau
         bracket = kink_beyond(begin) if alike_at_baseline(among) else None
@@ -141,9 +170,15 @@ class Naming:
         judged = [row for row, scale in zip(ray.raw, ray.scales, strict=True) if scale <= verdict.cap * (1 + 1e-9)]
         if (verdict.decided or verdict.few_nodes) and self._begins_there(origin, judged):
             asked = len(self.asker.numbers)
-            chosen = self._siblings(probabilities=drifting).choose(first, kink, ray, verdict)
+            chosen = self._siblings(probabilities=begin.drifting).choose(first, kink, ray, verdict)
             if self._begins_there(origin, self.asker.numbers[asked:]):
                 self.findings.add(rules=chosen)
+
+    def _release(self) -> None:
+        """Take back some of the queries that are kept: a baseline that is weighed behind a softmax takes fewer."""
+        more = max(self.kept - KEPT_WEIGHED, 0)
+        self.kept -= more
+        self.asker.budget += more
 
     def _is_named(self) -> bool:
         return self.findings.result.rules.value is not None
@@ -166,6 +201,13 @@ class Naming:
         possible = tuple(NamedRule(rule, steps) for rule, steps in members_of(told.own, told.rules))
         self.findings.add(rules=Finding(None if told.own is None else possible, told.evidence), possible=possible)
         return told.rules
+
+    def _both(self, among: tuple[Pattern, ...], rules: frozenset[str]) -> None:
+        """Name the rule where first nodes and few steps leave one between them."""
+        members = [member for pattern in among for member in pattern.members if member[0] in rules]
+        if len(groups_of(members)) == 1:
+            evidence = f"{self.findings.result.rules.evidence}; of those with such first nodes that leaves one"
+            self.findings.add(rules=Finding(tuple(NamedRule(*member) for member in members), evidence))
 
     def _rule_across(self, ray: Ray) -> bool:
         """Find the rule across single kinks, where a baseline may be sent; whether there are such."""
@@ -257,31 +299,64 @@ class Naming:
         self.target = max(rays, key=lambda target: _liveliness(rays[target]))
         return rays[self.target]
 
-    def _rule_at_baseline(self, near: Ray, out: Ray) -> tuple[Pattern, ...]:
-        """Find the rule by what it weighs the baseline with; the patterns that are left."""
+    def _near(self, near: Ray) -> float:
+        """Ask close to the baseline; by what share the gradient there may be another where that is not known."""
         lost = ~np.isfinite(near.origin.error)
         if lost.all():
-            return patterns()
+            return math.inf
         resolved = RESOLVED * float(np.median(near.origin.error[~lost])) / self.spread
         nearer = min(max(NEARER_COARSE if self.asker.coarse else NEARER, resolved), NEAR / 2)
         near.ask([nearer] if near.scales else [NEAR, nearer])
-        gradient = Gradient.of(near, self.spread)
         nearest = near.raw[-1]
-        # what comes from there shifts the gradient as much as a step along the ray that changes the output as much
-        stray = np.linalg.norm(nearest[lost]) * near.scales[-1] > STRAY * np.linalg.norm(nearest[~lost])
-        if gradient is None or stray:
-            return patterns()
+        if not nearest.any():
+            return math.inf
         if near.drifting:
-            left = agreeing_saturated(near, out, patterns())
-        else:
-            left = agreeing_affine(near, gradient.rays, patterns())
+            return abs(float(nearest[lost].sum())) / max(_liveliness(near), 1e-300)
+        # it shifts the gradient as much as a step along the ray that changes the output as much
+        return float(np.linalg.norm(nearest[lost])) * near.scales[-1] / float(np.linalg.norm(nearest[~lost]))
+
+    def _first_nodes(self, near: Ray, out: Ray) -> tuple[tuple[Pattern, ...], Told | None]:
+        """Find the rule by its first nodes, where a softmax falls; the patterns that are left, and what they told."""
+        among = patterns()
+        stray = self._near(near)
+        if stray < STRAYS:
+            among = agreeing_saturated(near, out, among, 2 * stray)
+        members = [member for pattern in among for member in pattern.members]
+        others = list(dict.fromkeys([*self.targets.tolist(), *range(CLASSES)]))
+        # what one ray leaves open, numbers of steps tell with fewer answers
+        most = 1 if self.few_steps and self.own_number.honoured else RAYS
+        told = by_first_nodes(near, out, others, members, most=most)
+        if told is None:
+            return among, None
+        possible = tuple(NamedRule(*member) for member in told.members)
+        evidence = f"{told.answers} answers far out, where the output falls, are those of its first nodes alone"
+        self._steps_ignored()
+        self.findings.add(rules=Finding(possible if told.decided else None, evidence), possible=possible)
+        among = keeping(among, lambda *member: member in told.members)
+        numbers = sorted({steps for _, steps in told.members})
+        if not told.decided and len(numbers) <= NUMBERS and (own := self.own_number.among(numbers)) is not None:
+            among = keeping(among, lambda _, steps: steps == own)
+        return among, told
+
+    def _rule_at_baseline(self, near: Ray, among: tuple[Pattern, ...], told: Told | None) -> tuple[Pattern, ...]:
+        """Find the rule by what it weighs the baseline with; the patterns that are left."""
+        if not near.drifting and self._near(near) > STRAY:
+            return among
+        gradient = Gradient.of(near, self.spread)
+        left = among
+        # rules without a node there are told apart by staircases, unless their first nodes were seen
+        seen = told is not None and told.seen
+        if gradient is None or (near.drifting and not seen and not _weighs_baseline(among)):
+            return left
+        if not near.drifting:
+            left = agreeing_affine(near, gradient.rays, left)
         self.gradient = gradient
         members = [member for pattern in left for member in pattern.members]
         # without a softmax staircases tell patterns apart with fewer answers than sums
         if len(members) > WEIGHED or (len(left) > 1 and not near.drifting):
             return left
         evidence = f"far out {len(left)} patterns weigh the gradient at the baseline as the answers do"
-        found, likely = self._siblings(probabilities=near.drifting).at_baseline(near, gradient, members, evidence)
+        found, likely = self._siblings(probabilities=near.drifting).at_baseline(near, gradient, members, evidence, told)
         self.findings.add(rules=found)
         if found.value is not None:
             self._steps_ignored()
@@ -300,6 +375,17 @@ class Naming:
         size = mask.size
         signs = self.generator.choice((-1.0, 1.0), size) * self.generator.uniform(0.5, 1.5, size)
         return signs * self.spread * mask.ravel()
+
+
+def _weighs_baseline(among: tuple[Pattern, ...]) -> bool:
+    """Whether all of some patterns have a node at the baseline."""
+    return all(baseline_and_mass(*pattern.members[0])[0] > 0 for pattern in among)
+
+
+def _is_left(near: Ray, out: Ray) -> bool:
+    """Whether some of the gradient close to the baseline is left far out, as behind a softmax of a node there."""
+    close, beyond = (float(np.linalg.norm(ray.raw[0])) / abs(ray.scales[0]) for ray in (near, out))
+    return beyond > NO_NODE * close
 
 
 def _liveliness(ray: Ray) -> float:

@@ -44,6 +44,11 @@ class OwnNumber:
         found = next((steps for steps in numbers if self._is_alike(steps, kept)), None)
         return None if found is None or self._is_alike(found + 1, kept - 1) else found
 
+    def found(self) -> int | None:
+        """The number that was asked and got the answer without one, where one step more did not."""
+        alike = (steps for steps, same in self.alike.items() if same)
+        return next((steps for steps in alike if self.alike.get(steps + 1) is False), None)
+
     def refuted(self, numbers: Sequence[int]) -> bool:
         """Whether each of these numbers gets another answer than none, by what is left of the budget."""
         if any(self._is_alike(steps, 0) for steps in numbers):

@@ -215,6 +215,7 @@ class _Session:
             self._baseline(named)
             point = named.point
         naming = self._naming()
+        naming.kept = kept
         self.asker.budget -= kept
         try:
             naming.name(self._free_origin(point))
@@ -223,7 +224,7 @@ class _Session:
         except NotPermitted as refusal:
             self._refused(refusal)
         finally:
-            self.asker.budget += kept
+            self.asker.budget += naming.kept
         if named is None:
             self._baseline(None)
             naming.go_on()

@@ -18,6 +18,7 @@ from disintegrate.probe.anchored import weighting
 from disintegrate.probe.asking import Asker
 from disintegrate.probe.completeness import Sums, kinks_misfit
 from disintegrate.probe.explore import Verdict
+from disintegrate.probe.falling_ray import Told
 from disintegrate.probe.ray import Origin, Ray, kink_beyond
 from disintegrate.probe.result import Finding, NamedRule
 from disintegrate.probe.staircase import Fit, keeping, patterns
@@ -108,7 +109,7 @@ class Siblings:
         return self._by_sums(ray, kink, weighing, score, evidence)
 
     def at_baseline(
-        self, near: Ray, gradient: Gradient, members: list[tuple[str, int]], evidence: str
+        self, near: Ray, gradient: Gradient, members: list[tuple[str, int]], evidence: str, told: Told | None
     ) -> tuple[Finding[tuple[NamedRule, ...]], list[tuple[str, int]]]:
         """The rule of those that weigh the baseline alike, if sums leave one; and what is left.
 
@@ -117,15 +118,18 @@ class Siblings:
             gradient: the rays along the gradient there.
             members: rules and steps.
             evidence: what was seen so far.
+            told: what first nodes say of them, if anything.
         """
-        weighing = Weighing(self.asker, groups_of(members), self.probabilities, 0.0, None, complete=False)
-        start, others = np.zeros(len(weighing.groups)), 0
+        nodes_seen, scores = (told.seen, told.scores) if told is not None else (False, {})
+        weighing = Weighing(self.asker, groups_of(members), self.probabilities, 0.0, None, complete=nodes_seen)
+        before, others = np.array([scores.get(group[0], 0.0) for group in weighing.groups]), 0
+        start = before
         score, asked = along_gradient(weighing, gradient, start, range(FEW_TURNS))
         if undecided(score) and not near.origin.error.any():
             # where a baseline is known exactly, sums before the first kink of a ray say more than any
             bracket = kink_beyond(near)
             further, others = weighing.by_sums(near, bracket.middle if bracket else 0.0, [near], score)
-            score, start = further, further - score
+            score, start = further, before + further - score
         # staircases tell other patterns apart with fewer answers, if there are queries for them
         left = _close(weighing.groups, score, SURE)
         alike = len(keeping(patterns(), lambda *member: member in left)) == 1
@@ -134,7 +138,7 @@ class Siblings:
         asked += others
         evidence += f"; the sums of {asked} answers, most of them along the gradient, were weighed against the outputs"
         found, left = _chosen(weighing.groups, score, evidence), _close(weighing.groups, score, CLOSE)
-        if found.value is not None and any(named.rule == "trapezoid" for named in found.value):
+        if not nodes_seen and found.value is not None and any(named.rule == "trapezoid" for named in found.value):
             # so would those of any closed rule of a higher order: only a staircase shows where nodes lie
             return Finding(None, f"{evidence}; they fit a trapezoid, as those of another closed rule might"), left
         return found, left

@@ -36,6 +36,8 @@ LIVELY = 0.25
 FAR, LARGEST = 1e6, 2e4
 # Where a ray begins that lies far out altogether, as a share of its end; and how straight outputs are there.
 STRETCH, STRAIGHT = 0.03, 3e-5
+# What is lost of what comes from where the baseline is not known, as a share.
+LOST = 0.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,8 +181,13 @@ def sums_of(ray: Ray, scatter: float) -> Sums:
     known = np.isfinite(ray.origin.error)
     off = np.linalg.norm(ray.origin.error[known]) / np.linalg.norm(np.array(ray.moved)[:, known], axis=1)
     spread = np.hypot(spread, off * np.linalg.norm(answers, axis=1))
-    spread = np.hypot(spread, np.linalg.norm(answers[:, ~known], axis=1))
     output = np.array(ray.outputs)
+    if not known.all():
+        # what comes from there begins where the ray does not: the output's change up to its begin, and twice that small
+        # is lost
+        begin = float(answers[int(np.argmin(np.abs(ray.scales))), ~known].sum())
+        total = total - begin
+        spread = np.hypot(spread, LOST * abs(begin) + begin**2)
     fine = np.isfinite(total) & np.isfinite(output)
     deviation = ray.asker.deviation(output) + 3e-7 * np.abs(output)
     return Sums(np.array(ray.scales)[fine], total[fine], spread[fine], output[fine], deviation[fine])

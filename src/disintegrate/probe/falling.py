@@ -1,0 +1,175 @@
+"""The first nodes of a rule, alone where the output of a softmax falls.
+
+Where an output falls to 0 along a ray, logits are straight far out and `log p` is nearly a line in the scale. There the
+derivative `h = p (log p)'` is seen in the outputs alone, over many orders of magnitude, and an answer whose first nodes
+lie there sums to
+
+    S(s) / s - w_0 h(0) = sum over t_i > 0 of w_i h(s t_i)  ->  w_1 h(s t_1),                               (P.8)
+
+so its slope in `s` is `t_1` and its size `w_1`, whatever kinks lie closer to the baseline.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64
+
+# Places at which the slope of `log p` may change, and how far inside and beyond what was asked they lie.
+PLACES, INSIDE, BEYOND = 64, 0.3, 1.5
+# How much it changes there, in units of the slope: less and less with the distance, as the kinks of a ray do.
+CHANGES, FADING = np.geomspace(1e-2, 1e2, 7), (1.5, 2.5)
+# How far `log p` at the baseline, and its slope in units of what it is on average, may lie from 0.
+SIZE, STEEP = 30.0, 10.0
+# The least slope that is granted, in the same units; and the largest logarithm by which a rule may miss an answer that
+# is weighed any further.
+FLAT, FAR_OFF = 1e-3, 3.0
+# How much more than the least that is heard a rule must answer to be left out by silence.
+LOUD = 5.0
+
+
+@dataclass(frozen=True, eq=False)
+class Falling:
+    """Outputs that fall along a ray: scales, ascending, `log p`, and how exact it is."""
+
+    scales: Float64[np.ndarray, " k"]
+    log: Float64[np.ndarray, " k"]
+    deviation: Float64[np.ndarray, " k"]
+
+    @property
+    def slope(self) -> float:
+        """How fast `log p` falls on average."""
+        return float((self.log[0] - self.log[-1]) / (self.scales[-1] - self.scales[0]))
+
+    def where(self, log: float) -> float:
+        """The scale at which `log p` falls to some value, beyond all that were asked along their last slope."""
+        top = int(np.argmax(self.log))
+        far, values = self.scales[top:], self.log[top:]
+        if log < values[-1]:
+            return float(far[-1] + (values[-1] - log) / self.slope)
+        return float(np.interp(-log, -values, far))
+
+
+@dataclass(frozen=True, eq=False)
+class Answered:
+    """What answers on the ray say: scales, `S(s) / s` without the node at 0, negated, and how exact each is.
+
+    Attributes:
+        scales: those that were asked.
+        falls: what the nodes above 0 answer.
+        deviation: of each alone.
+        common: of all alike, as the node at 0 is subtracted from all.
+        silent: scales at which the answer was no more than noise, and `least`: what would have been.
+        level: how far off the logarithm of all alike may be, as the baseline is not known better.
+    """
+
+    scales: Float64[np.ndarray, " q"]
+    falls: Float64[np.ndarray, " q"]
+    deviation: Float64[np.ndarray, " q"]
+    common: float
+    level: float
+    silent: Float64[np.ndarray, " z"]
+    least: Float64[np.ndarray, " z"]
+
+
+class _Line:
+    """`log p` as a line whose slope changes at some places, less and less with the distance."""
+
+    def __init__(self, falling: Falling, fading: float) -> None:
+        self.falling = falling
+        first = falling.scales[falling.scales > 0].min()
+        begin, end = INSIDE * min(float(first), 1 / falling.slope), BEYOND * float(falling.scales.max())
+        self.places = np.geomspace(begin, end, PLACES)
+        typical = falling.slope * begin ** (fading - 0.5)
+        self.changes = typical * np.sqrt(np.gradient(self.places)) * self.places**-fading
+
+    def rows(
+        self, scales: Float64[np.ndarray, "*shape"]
+    ) -> tuple[Float64[np.ndarray, "*shape p"], Float64[np.ndarray, "*shape p"]]:
+        """What `log p` and its derivative are of the parameters: a constant, a slope, and each change of it."""
+        beyond = self.places - scales[..., None]
+        ones, zeros = np.ones((*scales.shape, 1)), np.zeros((*scales.shape, 1))
+        value = np.concatenate([ones, scales[..., None], -np.maximum(beyond, 0)], -1)
+        return value, np.concatenate([zeros, ones, (beyond > 0).astype(float)], -1)
+
+
+class _Given:
+    """The Gaussian of such lines, given the outputs and how much the slope changes."""
+
+    def __init__(self, line: _Line, change: float) -> None:
+        self.line = line
+        self.change = change
+        falling = line.falling
+        size = np.concatenate([[SIZE, STEEP * falling.slope], change * line.changes])
+        # outputs of all digits beside changes of any size: the root keeps the digits that a covariance would lose
+        rows = np.concatenate([line.rows(falling.scales)[0] * size / falling.deviation[:, None], np.eye(len(size))])
+        values = np.concatenate([falling.log / falling.deviation, np.zeros(len(size))])
+        orthogonal, triangle = np.linalg.qr(rows)
+        seen = orthogonal.T @ values
+        left = values - orthogonal @ seen
+        self.outputs = -float(left @ left) / 2 - float(np.log(np.abs(np.diag(triangle))).sum())
+        inverse = np.linalg.inv(triangle)
+        self.mean = size * (inverse @ seen)
+        self.root = size[:, None] * inverse
+
+    def near(self, answered: Answered, nodes: Float64[np.ndarray, " n"], weights: Float64[np.ndarray, " n"]) -> bool:
+        """Whether a rule comes anywhere near the answers, and keeps silent where there was nothing but noise."""
+        off = np.abs(np.log(answered.falls) - np.log(self._parts(answered.scales[:, None] * nodes, weights)[1].sum(1)))
+        if off.max() > FAR_OFF + 3 * answered.level:
+            return False
+        heard = self._parts(answered.silent[:, None] * nodes, weights)[1].sum(1)
+        return not bool((heard > LOUD * answered.least).any())
+
+    def likely(
+        self, answered: Answered, nodes: Float64[np.ndarray, " n"], weights: Float64[np.ndarray, " n"]
+    ) -> tuple[float, float]:
+        """How likely a rule makes the outputs and the answers, as a logarithm, and the squares by which it misses."""
+        places = answered.scales[:, None] * nodes
+        value, slope = self.line.rows(places)
+        steep, parts = self._parts(places, weights)
+        total = parts.sum(1)
+        shares = parts / total[:, None]
+        off = np.log(answered.falls) - np.log(total)
+        moved = (shares[..., None] * (value - slope / steep[..., None])).sum(1) @ self.root
+        # a change between two answers of the same stretch
+        between = shares * np.interp(places, self.line.places, self.line.changes) * self.change / steep
+        inside = moved @ moved.T + np.diag((answered.deviation / total) ** 2 + (between**2).sum(1))
+        inside += np.outer(answered.common / total, answered.common / total) + answered.level**2
+        misfit = float(off @ np.linalg.solve(inside, off))
+        return self.outputs - (misfit + float(np.linalg.slogdet(inside)[1])) / 2, misfit
+
+    def _parts(
+        self, places: Float64[np.ndarray, "q n"], weights: Float64[np.ndarray, " n"]
+    ) -> tuple[Float64[np.ndarray, "q n"], Float64[np.ndarray, "q n"]]:
+        """How steeply `log p` falls at each node, and what each adds to the answer."""
+        value, slope = self.line.rows(places)
+        steep = np.maximum(-slope @ self.mean, FLAT * self.line.falling.slope)
+        return steep, np.maximum(weights * steep * np.exp(np.minimum(value @ self.mean, 0.0)), 1e-300)
+
+
+def log_likelihoods(
+    falling: Falling, answered: Answered, rules: Sequence[tuple[Float64[np.ndarray, " _"], Float64[np.ndarray, " _"]]]
+) -> Float64[np.ndarray, "2 rules"]:
+    """How likely each rule makes the answers, as a logarithm, and how far from them it lies, in squares of the noise.
+
+    Args:
+        falling: the outputs of the ray.
+        answered: its answers.
+        rules: nodes above 0, and weights.
+    """
+    found = np.full((2, len(rules)), -np.inf)
+    found[1] = np.inf
+    left = list(range(len(rules)))
+    for fading, change in itertools.product(FADING, CHANGES[::-1]):
+        given = _Given(_Line(falling, fading), float(change))
+        if (fading, change) == (FADING[0], CHANGES[-1]):
+            # a rule that is far off where the slope may change most is so everywhere
+            left = [index for index in left if given.near(answered, *rules[index])]
+        for index in left:
+            likely, misfit = given.likely(answered, *rules[index])
+            if likely > found[0, index]:
+                found[:, index] = likely, misfit
+    return found

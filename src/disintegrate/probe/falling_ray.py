@@ -1,0 +1,349 @@
+"""Outputs down a ray on which a softmax falls, and answers whose first nodes lie there."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64, Int
+
+from disintegrate.probe.asking import Asker
+from disintegrate.probe.falling import Answered, Falling, log_likelihoods
+from disintegrate.probe.ray import Ray
+from disintegrate.probe.weighing import SURE, undecided
+
+# How far down outputs are followed, as a logarithm, and what float32 carries with all digits.
+DEEPEST, DEEPEST_COARSE, TINY = -55.0, -9.0, 1e-30
+# Where the first is asked, in units of the inputs' spread; by what factor further or nearer next, how often; and what
+# has fallen.
+BEGIN, APART, LOOKS, FALLEN = 10.0, 4.0, 5, -3.0
+# Where outputs are asked then, as shares of the way down; closer where a node at the baseline leaves little of it.
+SHARES, SHARES_CLOSED = (0.04, 0.1, 0.2, 0.35, 0.6, 1.0), (0.1, 0.25, 0.4, 0.55, 0.7, 0.85, 1.0)
+# In which order answers are asked that put the first node on one of these: by their shares.
+ORDER = (0.35, 0.8, 0.2, 0.6, 1.0, 0.45)
+# How often an answer is looked for that lies on the way down, where first nodes differ by more than this factor; how
+# far down it must lie, and how far above its noise.
+SEARCHES, NARROW, DOWN, ABOVE = 6, 2.5, 2.0, 8.0
+# How many answers must agree; how far from them the rule may lie, in squares of the noise for each; and what arithmetic
+# in float32 makes of an answer so far down.
+ENOUGH, OUTSIDE, ARITHMETIC = 3, 8.0, 2e-5
+# How far aside the first nodes of other rules may lie, and how much more or less they may weigh; how much likelier they
+# may be, as a logarithm, and how much less the furthest must be.
+ASIDE, MORE, LIKELIER, TOLD = (0.0, -0.01, 0.01, -0.03, 0.03), (0.0, -0.03, 0.03, -0.1, 0.1), 3.0, 3.0
+# How much lower outputs may be where the baseline is not known, as a logarithm, and what is not sure of that.
+MOST_SHIFT, UNSURE = 3.0, 0.2
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Rules that are the same, with their nodes above 0, ascending, and the weights of these."""
+
+    members: tuple[tuple[str, int], ...]
+    nodes: Float64[np.ndarray, " n"]
+    weights: Float64[np.ndarray, " n"]
+
+
+# Logarithms of how likely rules are that lie a little aside of others.
+Aside = dict[tuple[tuple[str, int], ...], Float64[np.ndarray, "aside more"]]
+
+
+@dataclass(frozen=True, eq=False)
+class Told:
+    """What the first nodes say.
+
+    Attributes:
+        members: the rules and steps that are left, the likeliest first.
+        decided: whether only one is left, under its several names.
+        seen: whether no rule is likelier whose first nodes lie a little aside or weigh a little more or less.
+        answers: how many were weighed.
+        scores: how likely each member is, as a logarithm.
+    """
+
+    members: tuple[tuple[str, int], ...]
+    decided: bool
+    seen: bool
+    answers: int
+    scores: dict[tuple[str, int], float]
+
+
+@dataclass(frozen=True, eq=False)
+class Fall:
+    """A ray on which an output falls, to be asked for outputs, and the same near the baseline and far out."""
+
+    ray: Ray
+    near: Ray
+    out: Ray
+
+
+@dataclass(frozen=True, eq=False)
+class Floor:
+    """What is left of an answer, over its scale, where all nodes but one at the baseline have fallen.
+
+    Attributes:
+        seen: whether there is such a node.
+        value: what is left, negated.
+        deviation: how exact that is.
+        lost: the sum of what is left in coordinates in which the baseline is not known.
+    """
+
+    seen: bool
+    value: float
+    deviation: float
+    lost: float
+
+
+class FallingRay:
+    """Outputs down a ray, then answers whose first nodes lie there, until one rule is left.
+
+    Attributes:
+        score: how likely each of the groups is by now, as a logarithm.
+        aside: how likely rules are that lie a little aside of some group, by its members.
+    """
+
+    def __init__(
+        self,
+        fall: Fall,
+        floor: Floor,
+        groups: list[Group],
+        before: Float64[np.ndarray, " g"],
+        aside: Aside,
+    ) -> None:
+        self.fall = fall
+        self.before = before
+        self.score = before
+        self.aside_before = aside
+        self.aside = dict(aside)
+        self.asker: Asker = fall.ray.asker
+        self.floor = floor
+        self.groups = groups
+        self.first = np.array([group.nodes[0] for group in groups])
+        self.known = np.isfinite(fall.ray.origin.error)
+        self.ray = Ray(self.asker, fall.ray.origin, fall.ray.direction, fall.ray.target, drifting=True)
+
+    def told(self) -> Told | None:
+        """Look for a scale on the way down, then ask around it."""
+        falling = self._outputs()
+        if falling is None:
+            return None
+        self.falling = falling
+        self.top = float(falling.log.max())
+        self.way = self._way(falling.slope)
+        self.level = self._level()
+        node = self._search()
+        if node is None:
+            return None
+        score, misfit = self._weighed()
+        for share in ORDER:
+            if not self.asker.left or self._decided(score, misfit):
+                break
+            if np.isfinite(score).any():
+                scale = self._place(share) / float(self.first[int(np.argmax(score))])
+            elif self.ray.scales:
+                scale = self._between()
+            else:
+                scale = self._place(share) / node
+            if not np.isclose(self.ray.scales, scale, rtol=0.02).any():
+                self.ray.ask([scale])
+                score, misfit = self._weighed()
+        self.score = score
+        return self._left(score, misfit)
+
+    def _left(self, score: Float64[np.ndarray, " g"], misfit: Float64[np.ndarray, " g"]) -> Told | None:
+        if not np.isfinite(score).any():
+            return None
+        order = np.argsort(-score)
+        left = order[score[order] > score.max() - 2 * SURE * self._blur(misfit[order[0]])]
+        if misfit[left[0]] > OUTSIDE * len(self._kept()):
+            return None
+        blur = self._blur(float(misfit[left[0]]))
+        likelier, told = self._beside(int(left[0]))
+        if likelier > LIKELIER * blur:
+            return None
+        decided = self._decided(score, misfit)
+        members = [member for index in (left[:1] if decided else left) for member in self.groups[index].members]
+        scores = {member: float(score[index] / blur) for index in left for member in self.groups[index].members}
+        return Told(tuple(members), decided, told >= TOLD * blur, len(self.ray.scales), scores)
+
+    def _decided(self, score: Float64[np.ndarray, " g"], misfit: Float64[np.ndarray, " g"]) -> bool:
+        kept = len(self._kept())
+        if kept < ENOUGH or not np.isfinite(score).any():
+            return False
+        best = int(np.argmax(score))
+        blur = self._blur(float(misfit[best]))
+        if misfit[best] > OUTSIDE * kept or undecided(score / blur):
+            return False
+        likelier, told = self._beside(best)
+        return likelier <= LIKELIER * blur and told >= TOLD * blur
+
+    def _beside(self, best: int) -> tuple[float, float]:
+        """How much likelier some rule is whose first nodes lie a little aside or weigh a little more or less.
+
+        And how much less likely such rules are at least: others than those of a list may be like this one.
+        """
+        best_one = self.groups[best]
+        rules = [(best_one.nodes * (1 + aside), best_one.weights * (1 + more)) for aside in ASIDE for more in MORE]
+        found = log_likelihoods(self.falling, self._answered(), rules)[0].reshape(len(ASIDE), len(MORE))
+        found = self.aside_before.get(best_one.members, 0.0) + found - found[0, 0]
+        self.aside[best_one.members] = found
+        far = [found[0, MORE.index(sign * MORE[-1])] for sign in (-1, 1)]
+        far += [found[ASIDE.index(sign * ASIDE[-1]), 0] for sign in (-1, 1)]
+        return float(found.max()), -float(max(far))
+
+    def _blur(self, misfit: float) -> float:
+        """How many times the noise the best rule misses, at least 1: others may miss as much by chance."""
+        return max(misfit / max(len(self._kept()), 1), 1.0)
+
+    def _outputs(self) -> Falling | None:
+        """Ask for outputs down the ray; None where it does not fall steadily."""
+        ray, deepest = self.fall.ray, DEEPEST_COARSE if self.asker.coarse else DEEPEST
+        near = self.fall.near
+        self.top = math.log(max(near.outputs[int(np.argmin(np.abs(near.scales)))], TINY))
+        fallen = self.top + max(FALLEN, (deepest - self.top) / 2)
+        scale, low, high, log = BEGIN, 0.0, math.inf, 0.0
+        for _ in range(LOOKS):
+            if scale not in ray.scales:
+                ray.ask([scale])
+            output = ray.outputs[ray.scales.index(scale)]
+            log = math.log(output) if output > 0 else -math.inf
+            if deepest - 1 < log < fallen:
+                break
+            low, high = (scale, high) if log >= fallen else (low, scale)
+            scale = scale * APART if high == math.inf else scale / APART if not low else math.sqrt(low * high)
+        else:
+            return None
+        way = self._way((self.top - log) / scale) if self.top > log else deepest
+        end = scale * way / (log - self.top)
+        shares = SHARES_CLOSED if self.floor.seen else SHARES
+        ray.ask([share * end for share in shares if abs(share * end - scale) > 0.1 * share * end][: self.asker.left])
+        return self._seen()
+
+    def _seen(self) -> Falling | None:
+        """The outputs that are more than noise, with that at the baseline."""
+        ray, near = self.fall.ray, self.fall.near
+        nearest = int(np.argmin(np.abs(near.scales)))
+        scales, outputs = np.append(ray.scales, 0.0), np.append(ray.outputs, near.outputs[nearest])
+        order = np.argsort(scales)
+        scales, outputs = scales[order], outputs[order]
+        rough = np.asarray(self.asker.deviation(outputs))
+        fine = (outputs > TINY) & (rough < 0.05 * outputs)
+        if fine.sum() < ENOUGH:
+            return None
+        log = np.log(outputs[fine])
+        rough = np.hypot(rough[fine] / outputs[fine], 1e-6 * np.maximum(np.abs(log), 1.0))
+        found = Falling(scales[fine], log, rough)
+        return found if found.slope > 0 and log.max() - log[-1] > DOWN else None
+
+    def _way(self, slope: float) -> float:
+        """How far down answers are more than noise, as a logarithm below 0."""
+        deep = (DEEPEST_COARSE if self.asker.coarse else DEEPEST) - self.top
+        if self.floor.seen and self.floor.deviation > 0:
+            size = float(np.median(self.first)) * slope * math.exp(self.top)
+            deep = max(deep, math.log(min(2 * ABOVE * self.floor.deviation / size, 0.2)))
+        return min(deep, -DOWN)
+
+    def _between(self) -> float:
+        """A scale further out than the last answer that is more than noise, and nearer than the first that is not."""
+        scales = np.array(self.ray.scales)
+        kept = self._kept()
+        beyond = scales[self._silent(kept)]
+        if not len(kept):
+            return float(beyond.min()) / APART if len(beyond) else APART * float(scales.max())
+        last = float(scales[kept].max())
+        return math.sqrt(last * float(beyond.min())) if len(beyond) else APART * last
+
+    def _place(self, share: float) -> float:
+        """Where the first node is to lie: on one of the outputs that were asked."""
+        scales = self.falling.scales[self.falling.scales > 0]
+        wanted = self.falling.where(self.top + share * self.way)
+        return float(scales[int(np.argmin(np.abs(np.log(scales / wanted))))])
+
+    def _level(self) -> float:
+        """How far off the logarithm of all outputs may be, as the baseline is not known better."""
+        error, ray = np.where(self.known, self.ray.origin.error, 0.0), self.fall.ray
+        if not error.any():
+            return 0.0
+        deep = int(np.argmax(ray.scales))
+        moved = ray.moved[deep]
+        row = np.divide(ray.raw[deep], moved, out=np.zeros(moved.size), where=moved != 0)
+        along = abs(float(row @ ray.direction))
+        return self.falling.slope * float(np.linalg.norm(row * error)) / along if along else 0.0
+
+    def _falls(self) -> tuple[Float64[np.ndarray, " q"], Float64[np.ndarray, " q"], Float64[np.ndarray, " q"]]:
+        scales = np.array(self.ray.scales)
+        if not len(scales):
+            return scales, scales, scales
+        raw = np.array(self.ray.raw)
+        deviation = np.sqrt((self.asker.deviation(raw[:, self.known]) ** 2).sum(1) + (2e-7 * np.abs(raw).sum(1)) ** 2)
+        falls = -raw[:, self.known].sum(1) / scales - self.floor.value
+        return scales, falls * np.exp(self._shifts(raw, falls)), deviation / scales
+
+    def _shifts(self, raw: Float64[np.ndarray, "q d"], falls: Float64[np.ndarray, " q"]) -> Float64[np.ndarray, " q"]:
+        """How much lower the logarithm of an output is at the first node, as the ray begins beside the baseline.
+
+        Coordinates in which that is not known are not moved, so what they answer is the product of both.
+        """
+        if self.known.all():
+            return np.zeros(len(raw))
+        lost = raw[:, ~self.known].sum(1) - self.floor.lost
+        shift = self.falling.slope * np.divide(lost, falls, out=np.zeros(len(raw)), where=falls > 0)
+        found: Float64[np.ndarray, " q"] = np.clip(shift, -MOST_SHIFT, MOST_SHIFT)
+        return found
+
+    def _kept(self) -> Int[np.ndarray, " k"]:
+        """Which of the answers are more than noise, and lie where they fall already."""
+        scales, falls, deviation = self._falls()
+        noise = ABOVE * np.hypot(deviation, self.floor.deviation)
+        total = falls * scales
+        still = [
+            scale >= scales[falls < -noise].max(initial=0) and at >= total[scales > scale].max(initial=0)
+            for scale, at in zip(scales, total, strict=True)
+        ]
+        return np.flatnonzero((falls > noise) & (total > TINY) & np.array(still, bool))
+
+    def _silent(self, kept: Int[np.ndarray, " k"]) -> Int[np.ndarray, " z"]:
+        """Those further out in which there is nothing but noise."""
+        scales, falls, deviation = self._falls()
+        noise = np.maximum(ABOVE * np.hypot(deviation, self.floor.deviation), TINY / scales)
+        return np.flatnonzero((np.abs(falls) <= noise) & (scales > scales[kept].max(initial=0)))
+
+    def _weighed(self) -> tuple[Float64[np.ndarray, " g"], Float64[np.ndarray, " g"]]:
+        if not len(self._kept()):
+            nothing = np.full(len(self.groups), -np.inf)
+            return nothing, -nothing
+        rules = [(group.nodes, group.weights) for group in self.groups]
+        found = log_likelihoods(self.falling, self._answered(), rules)
+        return found[0] - found[0].max() + self.before if np.isfinite(found[0]).any() else found[0], found[1]
+
+    def _answered(self) -> Answered:
+        kept = self._kept()
+        scales, falls, deviation = self._falls()
+        silent = self._silent(kept)
+        least = ABOVE * np.hypot(deviation, self.floor.deviation)[silent] + TINY / scales[silent]
+        deviation = np.hypot(deviation, ARITHMETIC * falls)[kept]
+        shifts = self._shifts(np.array(self.ray.raw), falls)[kept]
+        level = math.hypot(self.level, UNSURE * float(np.abs(shifts).max(initial=0)))
+        return Answered(scales[kept], falls[kept], deviation, self.floor.deviation, level, scales[silent], least)
+
+    def _search(self) -> float | None:
+        """About where the first node is: scales are halved, as a logarithm, until an answer lies on the way down."""
+        if self.first.max() < NARROW * self.first.min():
+            return float(np.sqrt(self.first.max() * self.first.min()))
+        place = self.falling.where(self.top - min(6.0, -self.way / 2))
+        low, high = place / self.first.max(), place / self.first.min()
+        # `s w_1 h(s t_1)` with a weight of about 1.5 times the node
+        depths = np.linspace(-DOWN, self.way, 400)
+        at = np.array([self.falling.where(self.top + depth) for depth in depths])
+        wanted = np.log(1.5 * at * self.falling.slope) + self.top + depths
+        for _ in range(min(SEARCHES, self.asker.left)):
+            scale = math.sqrt(low * high)
+            self.ray.ask([scale])
+            falls, deviation = (values[-1] for values in self._falls()[1:])
+            if falls <= ABOVE * math.hypot(deviation, self.floor.deviation) or falls * scale < TINY:
+                high = scale
+                continue
+            seen = math.log(falls * scale)
+            if seen <= wanted.max():
+                return float(at[int(np.argmin(np.abs(wanted - seen)))] / scale)
+            low = scale
+        return None
