@@ -30,7 +30,8 @@ SEARCHES, NARROW, DOWN, ABOVE = 6, 2.5, 2.0, 8.0
 ENOUGH, OUTSIDE, ARITHMETIC = 3, 8.0, 2e-5
 # How far aside the first nodes of other rules may lie, and how much more or less they may weigh; how much likelier they
 # may be, as a logarithm, and how much less the furthest must be.
-ASIDE, MORE, LIKELIER, TOLD = (0.0, -0.01, 0.01, -0.03, 0.03), (0.0, -0.03, 0.03, -0.1, 0.1), 3.0, 3.0
+ASIDE, MORE = (0.0, -0.01, 0.01, -0.03, 0.03), (0.0, -0.03, 0.03, -0.1, 0.1, -0.2, 0.2)
+LIKELIER, TOLD = 3.0, 3.0
 # How much lower outputs may be where the baseline is not known, as a logarithm, and what is not sure of that.
 MOST_SHIFT, UNSURE = 3.0, 0.2
 

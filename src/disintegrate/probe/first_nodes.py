@@ -32,13 +32,15 @@ def by_first_nodes(
 
     Args:
         near: a ray with an answer near the baseline.
-        out: the same ray, asked far out on one side or on both.
+        out: the same ray, asked far out on one side or on both; where that was refused nothing is told.
         others: outputs that may be asked for instead.
         among: rules and steps that are left.
         most: how many rays to look at.
     """
     groups: list[Group] | None = None
     score, told, answers, aside = np.zeros(0), None, 0, Aside()
+    if not out.scales:
+        return None
     try:
         for fall in itertools.islice(_falls(near, out, others), most):
             if groups is None:

@@ -383,7 +383,12 @@ def _weighs_baseline(among: tuple[Pattern, ...]) -> bool:
 
 
 def _is_left(near: Ray, out: Ray) -> bool:
-    """Whether some of the gradient close to the baseline is left far out, as behind a softmax of a node there."""
+    """Whether some of the gradient close to the baseline is left far out, as behind a softmax of a node there.
+
+    Where no point so far out is taken, it may be.
+    """
+    if not out.scales:
+        return True
     close, beyond = (float(np.linalg.norm(ray.raw[0])) / abs(ray.scales[0]) for ray in (near, out))
     return beyond > NO_NODE * close
 

@@ -24,8 +24,8 @@ LOW, HIGH = 2, 16
 # Scales of the ray on which families were told, and the number that is nearly an integral.
 SCALES, MANY = (1.0, 2 / 3, 4 / 3), 200
 GRID, TINY = 6000, 1e-10
-# How many numbers are worth asking: as a share of the likeliest, and at least.
-TRIED, FEWEST = 0.6, 6
+# How many numbers are worth asking: as a share of the likeliest, and at least; and where a walk tells.
+TRIED, FEWEST, WALKED = 0.6, 6, 0.35
 
 
 def numbers(ray: Callable[[int | None], Ray], rule: str, most: int, *, walk: bool) -> Sequence[int]:
@@ -34,7 +34,7 @@ def numbers(ray: Callable[[int | None], Ray], rule: str, most: int, *, walk: boo
     Args:
         ray: one for each number of steps and one for none, on which families were told.
         rule: of the service.
-        most: how many to tell.
+        most: how many to tell, where the baseline's weight does.
         walk: whether to guess where no node at 0 tells.
     """
     if not walk and not baseline_and_mass(rule, LOW)[0]:
@@ -46,9 +46,11 @@ def numbers(ray: Callable[[int | None], Ray], rule: str, most: int, *, walk: boo
     except DisintegrateError:
         return []
     likely = sorted(misfits, key=misfits.__getitem__)
-    worth = int(max(TRIED * likely[0], FEWEST))
+    if baseline_and_mass(rule, LOW)[0]:
+        return likely[: min(int(max(TRIED * likely[0], FEWEST)), most)]
     # a walk tells a large number too roughly for a few questions to hit it: its kinks tell more
-    return likely[: min(worth, most)] if worth <= most or baseline_and_mass(rule, LOW)[0] else []
+    left = ray(None).asker.left - 1
+    return likely[:left] if WALKED * likely[0] <= left else []
 
 
 def _far_out(ray: Callable[[int | None], Ray], rule: str) -> dict[int, float]:
