@@ -27,6 +27,8 @@ SIZE, STEEP = 30.0, 10.0
 # The least slope that is granted, in the same units; and the largest logarithm by which a rule may miss an answer that
 # is weighed any further.
 FLAT, FAR_OFF = 1e-3, 3.0
+# The least share of an answer by which a node counts for its noise.
+FAINT = 1e-9
 # How much more than the least that is heard a rule must answer to be left out by silence.
 LOUD = 5.0
 
@@ -112,27 +114,39 @@ class _Given:
         left = values - orthogonal @ seen
         self.outputs = -float(left @ left) / 2 - float(np.log(np.abs(np.diag(triangle))).sum())
         inverse = np.linalg.inv(triangle)
-        self.mean = size * (inverse @ seen)
         self.root = size[:, None] * inverse
+        self.mean = size * (inverse @ seen)
+        # sums of the changes beyond each place, and of the changes times their places
+        changes = np.append(self.mean[2:], 0.0)
+        self.beyond = np.cumsum(changes[::-1])[::-1]
+        self.moments = np.cumsum((changes * np.append(line.places, 0.0))[::-1])[::-1]
 
-    def near(self, answered: Answered, nodes: Float64[np.ndarray, " n"], weights: Float64[np.ndarray, " n"]) -> bool:
-        """Whether a rule comes anywhere near the answers, and keeps silent where there was nothing but noise."""
-        off = np.abs(np.log(answered.falls) - np.log(self._parts(answered.scales[:, None] * nodes, weights)[1].sum(1)))
-        if off.max() > FAR_OFF + 3 * answered.level:
-            return False
-        heard = self._parts(answered.silent[:, None] * nodes, weights)[1].sum(1)
-        return not bool((heard > LOUD * answered.least).any())
+    def near(
+        self, answered: Answered, rules: Sequence[tuple[Float64[np.ndarray, " _"], Float64[np.ndarray, " _"]]]
+    ) -> list[int]:
+        """The rules that come anywhere near the answers, and keep silent where there was nothing but noise."""
+        begins = np.cumsum([0, *(len(nodes) for nodes, _ in rules[:-1])])
+        nodes, weights = (np.concatenate(values) for values in zip(*rules, strict=True))
+        left = np.ones(len(rules), bool)
+        for scale, falls in zip(answered.scales, answered.falls, strict=True):
+            total = np.add.reduceat(self._parts(scale * nodes, weights)[1], begins)
+            left &= np.abs(np.log(falls / total)) <= FAR_OFF + 3 * answered.level
+        for scale, least in zip(answered.silent, answered.least, strict=True):
+            left &= np.add.reduceat(self._parts(scale * nodes, weights)[1], begins) <= LOUD * least
+        return np.flatnonzero(left).tolist()
 
     def likely(
         self, answered: Answered, nodes: Float64[np.ndarray, " n"], weights: Float64[np.ndarray, " n"]
     ) -> tuple[float, float]:
         """How likely a rule makes the outputs and the answers, as a logarithm, and the squares by which it misses."""
         places = answered.scales[:, None] * nodes
-        value, slope = self.line.rows(places)
         steep, parts = self._parts(places, weights)
         total = parts.sum(1)
         shares = parts / total[:, None]
         off = np.log(answered.falls) - np.log(total)
+        heard = (shares > FAINT).any(0)
+        places, steep, shares = places[:, heard], steep[:, heard], shares[:, heard]
+        value, slope = self.line.rows(places)
         moved = (shares[..., None] * (value - slope / steep[..., None])).sum(1) @ self.root
         # a change between two answers of the same stretch
         between = shares * np.interp(places, self.line.places, self.line.changes) * self.change / steep
@@ -142,12 +156,14 @@ class _Given:
         return self.outputs - (misfit + float(np.linalg.slogdet(inside)[1])) / 2, misfit
 
     def _parts(
-        self, places: Float64[np.ndarray, "q n"], weights: Float64[np.ndarray, " n"]
-    ) -> tuple[Float64[np.ndarray, "q n"], Float64[np.ndarray, "q n"]]:
+        self, places: Float64[np.ndarray, "*q n"], weights: Float64[np.ndarray, " n"]
+    ) -> tuple[Float64[np.ndarray, "*q n"], Float64[np.ndarray, "*q n"]]:
         """How steeply `log p` falls at each node, and what each adds to the answer."""
-        value, slope = self.line.rows(places)
-        steep = np.maximum(-slope @ self.mean, FLAT * self.line.falling.slope)
-        return steep, np.maximum(weights * steep * np.exp(np.minimum(value @ self.mean, 0.0)), 1e-300)
+        index = np.searchsorted(self.line.places, places, side="right")
+        slope = self.mean[1] + self.beyond[index]
+        value = self.mean[0] + places * slope - self.moments[index]
+        steep = np.maximum(-slope, FLAT * self.line.falling.slope)
+        return steep, np.maximum(weights * steep * np.exp(np.minimum(value, 0.0)), 1e-300)
 
 
 def log_likelihoods(
@@ -167,7 +183,7 @@ def log_likelihoods(
         given = _Given(_Line(falling, fading), float(change))
         if (fading, change) == (FADING[0], CHANGES[-1]):
             # a rule that is far off where the slope may change most is so everywhere
-            left = [index for index in left if given.near(answered, *rules[index])]
+            left = given.near(answered, rules)
         for index in left:
             likely, misfit = given.likely(answered, *rules[index])
             if likely > found[0, index]:
