@@ -28,6 +28,8 @@ GRID, TINY = 6000, 1e-10
 WORSE = 10.0
 # How many numbers are worth asking: as a share of the likeliest, and at least; and where a walk tells.
 TRIED, FEWEST, WALKED = 0.6, 6, 0.35
+# What it takes to find a kink and to tell its staircase.
+KINKS = 25
 
 
 def numbers(ray: Callable[[int | None], Ray], rule: str, most: int, *, walk: bool) -> Sequence[int]:
@@ -50,9 +52,9 @@ def numbers(ray: Callable[[int | None], Ray], rule: str, most: int, *, walk: boo
     likely = sorted(misfits, key=misfits.__getitem__)
     if baseline_and_mass(rule, LOW)[0]:
         return likely[: min(int(max(TRIED * likely[0], FEWEST)), most)]
-    # a walk tells a large number too roughly for a few questions to hit it: its kinks tell more
+    # a walk tells a large number too roughly for a few questions to hit it: kinks tell more, if enough is left for them
     left = ray(None).asker.left - 1
-    return likely[:left] if WALKED * likely[0] <= left else []
+    return likely[:left] if WALKED * likely[0] <= left or left < KINKS else []
 
 
 def _far_out(ray: Callable[[int | None], Ray], rule: str) -> dict[int, float]:
