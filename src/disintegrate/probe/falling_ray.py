@@ -11,7 +11,7 @@ from jaxtyping import Float64, Int
 from disintegrate.probe.asking import Asker
 from disintegrate.probe.falling import Answered, Falling, log_likelihoods
 from disintegrate.probe.ray import Ray
-from disintegrate.probe.weighing import SURE, undecided
+from disintegrate.probe.weighing import SURE, SURE_AT_LAST, undecided
 
 # How far down outputs are followed, as a logarithm, and what float32 carries with all digits.
 DEEPEST, DEEPEST_COARSE, TINY = -55.0, -9.0, 1e-30
@@ -172,7 +172,8 @@ class FallingRay:
             return False
         best = int(np.argmax(score))
         blur = self._blur(float(misfit[best]))
-        if misfit[best] > OUTSIDE * kept or undecided(score / blur):
+        sure = SURE if self.asker.left else SURE_AT_LAST
+        if misfit[best] > OUTSIDE * kept or undecided(score / blur, sure):
             return False
         likelier, told = self._beside(best)
         return likelier <= LIKELIER * blur and told >= TOLD * blur

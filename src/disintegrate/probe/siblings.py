@@ -22,7 +22,7 @@ from disintegrate.probe.falling_ray import Told
 from disintegrate.probe.ray import Origin, Ray, kink_beyond
 from disintegrate.probe.result import Finding, NamedRule
 from disintegrate.probe.staircase import Fit, keeping, patterns
-from disintegrate.probe.weighing import SURE, Weighing, sums_of, undecided
+from disintegrate.probe.weighing import SURE, SURE_AT_LAST, Weighing, sums_of, undecided
 from disintegrate.quadrature import Quadrature
 from disintegrate.rules import rule_named
 
@@ -159,7 +159,7 @@ class Siblings:
             ]
             score, asked = weighing.by_sums(first, kink, others, score)
             evidence += f"; the sums of {asked} answers were weighed against the outputs"
-        return _chosen(weighing.groups, score, evidence)
+        return _chosen(weighing.groups, score, evidence, SURE if self.asker.left else SURE_AT_LAST)
 
     def _by_few_steps(
         self, near: Ray, verdict: Verdict, groups: list[list[tuple[str, int]]], fits: list[Fit]
@@ -262,13 +262,13 @@ def _close(groups: list[list[tuple[str, int]]], score: Float64[np.ndarray, " g"]
 
 
 def _chosen(
-    groups: list[list[tuple[str, int]]], score: Float64[np.ndarray, " g"], evidence: str
+    groups: list[list[tuple[str, int]]], score: Float64[np.ndarray, " g"], evidence: str, sure: float = SURE
 ) -> Finding[tuple[NamedRule, ...]]:
     """The likeliest rule if it stands alone."""
     best = int(np.argmax(score))
-    if not undecided(score):
+    if not undecided(score, sure):
         return Finding(tuple(NamedRule(*member) for member in groups[best]), evidence)
-    close = np.flatnonzero(score[best] - score <= SURE)
+    close = np.flatnonzero(score[best] - score <= sure)
     alike = ", ".join(f"{groups[i][0][0]}({groups[i][0][1]})" for i in close[:4])
     return Finding(None, f"{evidence}; they fit {alike} alike")
 

@@ -18,8 +18,9 @@ from disintegrate.probe.ray import Ray
 from disintegrate.quadrature import Quadrature
 from disintegrate.rules import rule_named
 
-# How much likelier, as a logarithm, the best rule must be than any other.
-SURE = 10.0
+# How much likelier, as a logarithm, the best rule must be than any other to be named at any of many looks; and at the
+# last one, when the budget has ended.
+SURE, SURE_AT_LAST = 10.0, 7.0
 # The largest square of a rule that fits one number, in units of its noise.
 FITS = 9.0
 # How far answers may lie outside what the likeliest rule makes, in squares of their spread per answer.
@@ -167,9 +168,9 @@ def gap(score: Float64[np.ndarray, " g"]) -> float:
     return float(np.sort(score)[-1] - np.sort(score)[-2]) if len(score) > 1 else float("inf")
 
 
-def undecided(score: Float64[np.ndarray, " g"]) -> bool:
+def undecided(score: Float64[np.ndarray, " g"], sure: float = SURE) -> bool:
     """Whether some rule is not yet so much less likely than the best."""
-    return gap(score) <= SURE
+    return gap(score) <= sure
 
 
 def sums_of(ray: Ray, scatter: float) -> Sums:
