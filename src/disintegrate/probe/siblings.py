@@ -31,6 +31,8 @@ FEW_STEPS = 2
 FEW_TURNS = 2
 # Queries that it takes to find a kink, to turn to it, and to tell its staircase.
 STAIRCASE = 25
+# Rules of so few nodes are held against what is nearly the integral.
+FEW_NODES, INTEGRAL = 8, ("gauss_legendre", 128)
 # How far the ends of a ray that is asked from both lie aside of the baseline and the input, in units of the inputs.
 ASIDE = 0.1
 
@@ -86,7 +88,25 @@ class Siblings:
         if undecided(score) and verdict.drift == 0 and not self.probabilities and near is not first:
             score = score + self._by_kinks(near, verdict, groups, fits)
             evidence += "; the places of its kinks in the outputs were weighed too"
-        return self._by_sums(first, kink, weighing, score, evidence)
+        found = self._by_sums(first, kink, weighing, score, evidence)
+        return self._unless_integral(found, [near, first])
+
+    def _unless_integral(
+        self, found: Finding[tuple[NamedRule, ...]], rays: list[Ray]
+    ) -> Finding[tuple[NamedRule, ...]]:
+        """Take a rule of few nodes back if sums are rather the integrals themselves: many kinks may look like few."""
+        if found.value is None or rule_named(found.value[0].rule)(found.value[0].steps).steps > FEW_NODES:
+            return found
+        named = found.value[0]
+        groups = [[(named.rule, named.steps)], [INTEGRAL]]
+        weighing = Weighing(self.asker, groups, self.probabilities, 0.0, None)
+        rays = [
+            ray for ray in [*rays, *(self.gradient.rays if self.gradient else ())] if ray.steps is None and ray.scales
+        ]
+        score = sum((weighing.by_paid(ray) for ray in dict.fromkeys(rays)), np.zeros(2))
+        if float(score[1] - score[0]) <= SURE:
+            return found
+        return Finding(None, f"{found.evidence}; but its sums are rather those of a rule of many nodes")
 
     def of_mass(
         self, ray: Ray, kink: float, members: list[tuple[str, int]], evidence: str

@@ -99,6 +99,12 @@ class Weighing:
         likely, inside = self._likely(first, rules, start)
         return likely if inside else np.zeros(len(rules))
 
+    def by_paid(self, ray: Ray) -> Float64[np.ndarray, " g"]:
+        """What a ray says that was asked already; nothing where not even the likeliest rule makes such answers."""
+        rules = [[rule_named(rule)(steps) for rule, steps in group] for group in self.groups]
+        likely, inside = self._likely(ray, rules, np.zeros(len(rules)))
+        return likely if inside else np.zeros(len(rules))
+
     def _likely(
         self, ray: Ray, rules: list[list[Quadrature]], before: Float64[np.ndarray, " g"]
     ) -> tuple[Float64[np.ndarray, " g"], bool]:
