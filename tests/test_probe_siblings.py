@@ -13,6 +13,7 @@ from disintegrate.probe.along_gradient import Gradient, along_gradient
 from disintegrate.probe.asking import Asker
 from disintegrate.probe.completeness import Sums, log_likelihoods
 from disintegrate.probe.ray import Origin, Ray
+from disintegrate.probe.result import Finding, NamedRule
 from disintegrate.probe.siblings import Siblings
 from disintegrate.probe.weighing import SURE, Weighing, undecided
 from disintegrate.progress import SILENT
@@ -174,6 +175,20 @@ def test_ties_at_the_baseline_do_not_look_asymmetric(rule: str, symmetric: bool)
         baseline_honoured=True,
     )
     assert siblings.mirrored(Origin(np.zeros(SIZE), np.zeros(SIZE)))[0] is symmetric
+
+
+@pytest.mark.parametrize(("rule", "steps", "kept"), [("midpoint", 2, True), ("trapezoid", 51, False)])
+def test_a_rule_of_few_nodes_is_taken_back_where_sums_are_the_integrals(rule: str, steps: int, kept: bool) -> None:
+    asker = _asker(model(), rule, steps)
+    origin = Origin(np.zeros(SIZE), np.zeros(SIZE))
+    siblings = Siblings(
+        asker, inputs().astype(float), 1, 1.0, np.random.default_rng(0), False, steps_honoured=False,
+        baseline_honoured=False,
+    )  # fmt: skip
+    ray = Ray(asker, origin, 2 * inputs()[0].astype(float), 1)
+    ray.ask(SCALES)
+    found = siblings._unless_integral(Finding((NamedRule("midpoint", 2),), "its staircase"), [ray])
+    assert (found.value is not None) == kept
 
 
 class _Simpson:

@@ -126,6 +126,23 @@ def test_far_out_the_weight_at_the_baseline_tells_the_number_of_steps(rule: str,
     assert numbers(_rays(service, drifting=softmax), rule, 6, walk=False)[0] == 83
 
 
+def test_a_kink_still_further_out_on_one_side_leaves_the_other_side_to_tell() -> None:
+    network = _network()
+    assert isinstance(network, nn.Sequential)
+    assert isinstance(network[0], nn.Linear)
+    direction = 2 * np.random.default_rng(0).normal(size=SIZE)
+    with torch.no_grad():
+        # a unit that hardly changes along the ray: with 83 steps its kink lies among the nodes on one side of it
+        across = torch.randn(SIZE, generator=torch.Generator().manual_seed(1), dtype=torch.float64).numpy()
+        across -= (across @ direction) / (direction @ direction) * direction
+        across += 1e-5 * direction / np.linalg.norm(direction)
+        network[0].weight[0], network[0].bias[0] = torch.tensor(across).float(), -1.0
+    rays = _rays(LocalExplainer(network, Capabilities(rule="riemann_left", default_steps=83)))
+    assert numbers(rays, "riemann_left", 6, walk=False)[0] == 83
+    ends = [rays(16).raw[row] / rays(16).scales[row] for row in (-2, -1)]
+    assert not np.allclose(ends[0], ends[1], rtol=0.1)
+
+
 @pytest.mark.parametrize("rule", ["riemann_right", "midpoint", "gauss_legendre"])
 def test_a_walk_tells_about_how_many_steps(rule: str) -> None:
     ray = _rays(_service(rule, 12))
