@@ -82,6 +82,7 @@ class Naming:
         few_steps: whether the service takes a caller's number of steps, and no fewest of its own stands against it.
         gradient: the rays along the gradient at the baseline, once something was asked there.
         by_mass: asks what tells rules apart that differ in their mass alone, once such are left.
+        tied: whether answers far out left open with what a softmax's baseline is weighed.
         kept: queries that are kept for solving for the service's own baseline, and not in the budget meanwhile.
     """
 
@@ -97,6 +98,7 @@ class Naming:
     gradient: Gradient | None = None
     by_mass: Callable[[], Finding[tuple[NamedRule, ...]]] | None = None
     kept: int = 0
+    tied: bool = False
 
     def name(self, origin: Origin) -> None:
         """Look for the rule on rays from a point, and take it back where its number of steps gets other answers."""
@@ -321,6 +323,8 @@ class Naming:
         stray = self._near(near)
         if stray < STRAYS:
             among = agreeing_saturated(near, out, among, 2 * stray)
+        # ties, or a baseline that is not known well, leave open whether and with what that is weighed
+        self.tied = len(among) > WEIGHED
         members = [member for pattern in among for member in pattern.members]
         others = list(dict.fromkeys([*self.targets.tolist(), *range(CLASSES)]))
         # what one ray leaves open, numbers of steps tell with fewer answers
@@ -357,6 +361,10 @@ class Naming:
             return left
         evidence = f"far out {len(left)} patterns weigh the gradient at the baseline as the answers do"
         found, likely = self._siblings(probabilities=near.drifting).at_baseline(near, gradient, members, evidence, told)
+        if self.tied and _weighs_baseline(left):
+            found = Finding(
+                None, f"{found.evidence}; but with what it weighs the baseline is not known, so that says little"
+            )
         self.findings.add(rules=found)
         if found.value is not None:
             self._steps_ignored()

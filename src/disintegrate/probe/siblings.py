@@ -33,6 +33,8 @@ FEW_TURNS = 2
 STAIRCASE = 25
 # Rules of so few nodes are held against what is nearly the integral.
 FEW_NODES, INTEGRAL = 8, ("gauss_legendre", 128)
+# Scales of a ray that is to confirm a rule which sums alone named, and how much likelier it must be there.
+ANOTHER, LIKELIER = (1e-3, 0.1, 0.25, 0.5, 0.8, 1.3), 3.0
 # How far the ends of a ray that is asked from both lie aside of the baseline and the input, in units of the inputs.
 ASIDE = 0.1
 
@@ -89,7 +91,24 @@ class Siblings:
             score = score + self._by_kinks(near, verdict, groups, fits)
             evidence += "; the places of its kinks in the outputs were weighed too"
         found = self._by_sums(first, kink, weighing, score, evidence)
+        if not verdict.decided:
+            found = self._confirmed(found, weighing, first)
         return self._unless_integral(found, [near, first])
+
+    def _confirmed(
+        self, found: Finding[tuple[NamedRule, ...]], weighing: Weighing, first: Ray
+    ) -> Finding[tuple[NamedRule, ...]]:
+        """Take a rule back that its sums alone named if those of one more ray are not its own."""
+        if found.value is None:
+            return found
+        named = (found.value[0].rule, found.value[0].steps)
+        ray = Ray(self.asker, first.origin, self._ahead(first.origin, 1), self.target, steps=weighing.few)
+        ray.ask(list(ANOTHER)[: self.asker.left])
+        score = weighing.by_paid(ray) if len(ray.scales) > 1 else np.zeros(len(weighing.groups))
+        own = next(index for index, group in enumerate(weighing.groups) if named in group)
+        if np.delete(score, own).max(initial=-np.inf) < score[own] - LIKELIER:
+            return found
+        return Finding(None, f"{found.evidence}; but those of another ray are not")
 
     def _unless_integral(
         self, found: Finding[tuple[NamedRule, ...]], rays: list[Ray]
