@@ -13,7 +13,8 @@ from torch import nn
 from disintegrate import Capabilities, Deaf, Explanation, LocalExplainer, Recording, Request, Wire, Wired, probe
 from disintegrate.probe import Override
 from disintegrate.probe.asking import Asker
-from disintegrate.probe.falling import Answered, Falling, log_likelihoods
+from disintegrate.probe.falling import Answered, Falling, _Given, _Line, log_likelihoods
+from disintegrate.probe.falling_ray import Told
 from disintegrate.probe.first_nodes import by_first_nodes
 from disintegrate.probe.one_kink import quadrature
 from disintegrate.probe.ray import Origin, Ray
@@ -88,8 +89,6 @@ def test_a_rule_that_would_have_answered_where_there_was_silence_is_left_out() -
 @pytest.mark.parametrize("seed", range(3))
 def test_what_an_answer_is_given_outputs_is_that_of_the_plain_formula(seed: int) -> None:
     # the slow way: covariances of the line's parameters, conditioned on the outputs by the textbook's formula
-    from disintegrate.probe.falling import _Given, _Line  # noqa: PLC0415
-
     rng = np.random.default_rng(seed)
     places = np.sort(rng.uniform(0.5, 20.0, 6))
     falling = Falling(places, -places * rng.uniform(0.8, 1.2, 6), np.full(6, 0.02))
@@ -111,7 +110,9 @@ def test_what_an_answer_is_given_outputs_is_that_of_the_plain_formula(seed: int)
     )
 
 
-def _told(rule: str, steps: int, *, error: Vector | None = None, begin: Vector | None = None, bias: bool = True):  # type: ignore[no-untyped-def]
+def _told(
+    rule: str, steps: int, *, error: Vector | None = None, begin: Vector | None = None
+) -> tuple[Told | None, Recording]:
     network = model(True)
     service = Recording(LocalExplainer(network, Capabilities(rule=rule, default_steps=steps)))
     asker = Asker(service, (SIZE,), np.dtype(np.float32), 60, SILENT.task("queries", 60))
@@ -126,13 +127,13 @@ def _told(rule: str, steps: int, *, error: Vector | None = None, begin: Vector |
 
 
 @pytest.mark.parametrize(("rule", "steps"), OPEN)
-def test_first_nodes_name_a_rule_without_one_at_the_baseline_in_a_dozen_queries(rule: str, steps: int) -> None:
+def test_fewer_than_twenty_queries_name_a_rule_without_a_node_at_the_baseline(rule: str, steps: int) -> None:
     told, service = _told(rule, steps)
     assert told is not None
     assert told.decided
     assert told.seen
     assert (rule, steps) in told.members
-    assert sum(len(request.inputs) for request in service.requests) <= 24
+    assert sum(len(request.inputs) for request in service.requests) < 20
 
 
 @pytest.mark.parametrize(("rule", "steps"), [("riemann_left", 12), ("trapezoid", 30), ("saliency", 9)])
@@ -144,12 +145,13 @@ def test_a_rule_with_a_node_at_the_baseline_keeps_its_first_node_among_those_lef
     assert np.ptp(firsts) < 0.1 * np.mean(firsts)
 
 
-@pytest.mark.parametrize(("rule", "steps"), [("riemann_right", 7), ("midpoint", 60)])
+@pytest.mark.parametrize(("rule", "steps"), [("riemann_right", 7), ("midpoint", 60), ("gauss_legendre", 40)])
 def test_a_baseline_that_is_not_known_in_some_coordinates_does_not_mislead(rule: str, steps: int) -> None:
     begin, error = np.zeros(SIZE), np.zeros(SIZE)
-    begin[:2], error[:2] = (0.3, -0.2), np.inf
+    begin[:2], error[:2] = (1.0, -1.0), np.inf
     told, _ = _told(rule, steps, begin=begin, error=error)
     assert told is not None
+    assert told.decided
     assert (rule, steps) in told.members
 
 

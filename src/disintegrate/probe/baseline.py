@@ -114,14 +114,17 @@ def _weighed(
     """The answer where half of the coordinates lie very far out, if some gradient is left there behind a softmax."""
     if asker.left < WEIGHED_LEFT:
         return None
-    answer = asker.ask(asker.sent(_begin(part, size, FAR_WEIGHED)[None]), target).attribution[0]
+    begin = asker.sent(_ends(part, np.zeros(part.size), size, FAR_WEIGHED)[:1])
+    answer = asker.ask(begin, target).attribution[0]
     left, before = (float(np.median(np.abs(values[part]))) for values in (answer, asker.numbers[0]))
     return answer if left > UNWEIGHED * before else None
 
 
-def _begin(part: Bool[np.ndarray, " d"], size: Float64[np.ndarray, " d"], drive: float) -> Float64[np.ndarray, " d"]:
-    """Where secants begin: these coordinates close by, the others far out."""
-    return np.where(part, BEGIN * size, drive * size)
+def _ends(
+    part: Bool[np.ndarray, " d"], guess: Float64[np.ndarray, " d"], size: Float64[np.ndarray, " d"], drive: float
+) -> Float64[np.ndarray, "2 d"]:
+    """The points of the first secant: these coordinates on either side of 0, the others far out."""
+    return np.where(part, np.outer((BEGIN, -BEGIN), size), guess + drive * size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,21 +150,18 @@ def _secants(
 ) -> _Secants | None:
     """Solve for some coordinates, the others being far out; by so many secants at least.
 
-    The others come nearer until more than so large a share of the coordinates answers. The first answer is not asked
-    for again.
+    The others come nearer until more than so large a share of the coordinates answers. A first answer that is at hand
+    is not asked for again.
     """
-    begin = np.where(part, BEGIN * spread * signs, 0.0)
     while True:
-        away = np.where(part, 0.0, guess + signs * spread * drive)
-        last = asker.sent((away + begin)[None])[0]
+        last, point = asker.sent(_ends(part, guess, signs * spread, drive))
         before = asker.ask(last[None], target).attribution[0] if first is None else first
         if np.quantile(np.abs(before[part]), 1 - told) > (FAINT_COARSE if asker.coarse else FAINT):
             break
         # the output is saturated on all of the ray but its beginning
-        drive /= LESS
+        first, drive = None, drive / LESS
         if drive < NEAREST:
             return None
-    point = asker.sent((away - begin)[None])[0]
     slope, error = np.zeros(part.size), np.full(part.size, np.inf)
     for number in range(1, SECANTS + 1):
         answer = asker.ask(point[None], target).attribution[0]

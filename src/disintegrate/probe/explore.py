@@ -34,6 +34,8 @@ ALONE, MANY = 10.0, 6
 FEW_NODES, SUMMED, TAKEN, WEIGHED = 8, 50, 20, 20
 # The same where so few patterns are possible that hardly one of them could fit by chance.
 FEW, SPARE_FEW, SHARE_FEW = 8, 3, 0.2
+# Queries that it takes to find a kink, to turn to it, and to tell its staircase.
+STAIRCASE = 25
 
 
 @dataclass(frozen=True, eq=False)

@@ -178,12 +178,10 @@ def log_likelihoods(
     """
     found = np.full((2, len(rules)), -np.inf)
     found[1] = np.inf
-    left = list(range(len(rules)))
-    for fading, change in itertools.product(FADING, CHANGES[::-1]):
+    # a rule that is far off where the slope may change most is so everywhere
+    left = _Given(_Line(falling, FADING[0]), float(CHANGES[-1])).near(answered, rules)
+    for fading, change in itertools.product(FADING, CHANGES):
         given = _Given(_Line(falling, fading), float(change))
-        if (fading, change) == (FADING[0], CHANGES[-1]):
-            # a rule that is far off where the slope may change most is so everywhere
-            left = given.near(answered, rules)
         for index in left:
             likely, misfit = given.likely(answered, *rules[index])
             if likely > found[0, index]:

@@ -1,4 +1,4 @@
-"""Outputs down a ray on which a softmax falls, and answers whose first nodes lie there."""
+"""Answers whose first nodes lie where the output of a softmax falls, until one rule is left."""
 
 from __future__ import annotations
 
@@ -9,25 +9,23 @@ import numpy as np
 from jaxtyping import Float64, Int
 
 from disintegrate.probe.asking import Asker
+from disintegrate.probe.fall import ABOVE, APART, DOWN, ENOUGH, TINY, Floor, way_down
 from disintegrate.probe.falling import Answered, Falling, log_likelihoods
 from disintegrate.probe.ray import Ray
 from disintegrate.probe.weighing import SURE, SURE_AT_LAST, undecided
 
-# How far down outputs are followed, as a logarithm, and what float32 carries with all digits.
-DEEPEST, DEEPEST_COARSE, TINY = -55.0, -9.0, 1e-30
-# Where the first is asked, in units of the inputs' spread; by what factor further or nearer next, how often; and what
-# has fallen.
-BEGIN, APART, LOOKS, FALLEN = 10.0, 4.0, 5, -3.0
-# Where outputs are asked then, as shares of the way down; closer where a node at the baseline leaves little of it.
-SHARES, SHARES_CLOSED = (0.04, 0.1, 0.2, 0.35, 0.6, 1.0), (0.1, 0.25, 0.4, 0.55, 0.7, 0.85, 1.0)
 # In which order answers are asked that put the first node on one of these: by their shares.
 ORDER = (0.35, 0.8, 0.2, 0.6, 1.0, 0.45)
-# How often an answer is looked for that lies on the way down, where first nodes differ by more than this factor; how
-# far down it must lie, and how far above its noise.
-SEARCHES, NARROW, DOWN, ABOVE = 6, 2.5, 2.0, 8.0
-# How many answers must agree; how far from them the rule may lie, in squares of the noise for each; and what arithmetic
-# in float32 makes of an answer so far down.
-ENOUGH, OUTSIDE, ARITHMETIC = 3, 8.0, 2e-5
+# How close to another an answer tells nothing new.
+SAME = 0.02
+# How often an answer is looked for that lies on the way down, where first nodes differ by more than this factor; and
+# how far down it is wanted.
+SEARCHES, NARROW, WANTED = 6, 2.5, 6.0
+# What the first node weighs, about, in units of its place.
+TYPICAL = 1.5
+# How far from the answers the rule may lie, in squares of the noise for each; and what arithmetic in float32 makes of
+# an answer so far down.
+OUTSIDE, ARITHMETIC = 8.0, 2e-5
 # How far aside the first nodes of other rules may lie, and how much more or less they may weigh; how much likelier they
 # may be, as a logarithm, and how much less the furthest must be.
 ASIDE, MORE = (0.0, -0.01, 0.01, -0.03, 0.03), (0.0, -0.03, 0.03, -0.1, 0.1, -0.2, 0.2)
@@ -68,34 +66,8 @@ class Told:
     scores: dict[tuple[str, int], float]
 
 
-@dataclass(frozen=True, eq=False)
-class Fall:
-    """A ray on which an output falls, to be asked for outputs, and the same near the baseline and far out."""
-
-    ray: Ray
-    near: Ray
-    out: Ray
-
-
-@dataclass(frozen=True, eq=False)
-class Floor:
-    """What is left of an answer, over its scale, where all nodes but one at the baseline have fallen.
-
-    Attributes:
-        seen: whether there is such a node.
-        value: what is left, negated.
-        deviation: how exact that is.
-        lost: the sum of what is left in coordinates in which the baseline is not known.
-    """
-
-    seen: bool
-    value: float
-    deviation: float
-    lost: float
-
-
 class FallingRay:
-    """Outputs down a ray, then answers whose first nodes lie there, until one rule is left.
+    """Asks a ray whose outputs are known for answers that put the first node on them, until one rule is left.
 
     Attributes:
         score: how likely each of the groups is by now, as a logarithm.
@@ -104,33 +76,30 @@ class FallingRay:
 
     def __init__(
         self,
-        fall: Fall,
+        ray: Ray,
+        falling: Falling,
         floor: Floor,
         groups: list[Group],
         before: Float64[np.ndarray, " g"],
         aside: Aside,
     ) -> None:
-        self.fall = fall
+        self.falling = falling
+        self.floor = floor
+        self.groups = groups
         self.before = before
         self.score = before
         self.aside_before = aside
         self.aside = dict(aside)
-        self.asker: Asker = fall.ray.asker
-        self.floor = floor
-        self.groups = groups
+        self.asker: Asker = ray.asker
+        self.known = np.isfinite(ray.origin.error)
         self.first = np.array([group.nodes[0] for group in groups])
-        self.known = np.isfinite(fall.ray.origin.error)
-        self.ray = Ray(self.asker, fall.ray.origin, fall.ray.direction, fall.ray.target, drifting=True)
+        self.top = float(falling.log.max())
+        self.way = way_down(self.asker, floor, float(np.median(self.first)), self.top, falling.slope)
+        self.level = _level(ray, falling)
+        self.ray = Ray(self.asker, ray.origin, ray.direction, ray.target, drifting=True)
 
     def told(self) -> Told | None:
         """Look for a scale on the way down, then ask around it."""
-        falling = self._outputs()
-        if falling is None:
-            return None
-        self.falling = falling
-        self.top = float(falling.log.max())
-        self.way = self._way(falling.slope)
-        self.level = self._level()
         node = self._search()
         if node is None:
             return None
@@ -144,7 +113,7 @@ class FallingRay:
                 scale = self._between()
             else:
                 scale = self._place(share) / node
-            if not np.isclose(self.ray.scales, scale, rtol=0.02).any():
+            if not np.isclose(self.ray.scales, scale, rtol=SAME).any():
                 self.ray.ask([scale])
                 score, misfit = self._weighed()
         self.score = score
@@ -196,54 +165,6 @@ class FallingRay:
         """How many times the noise the best rule misses, at least 1: others may miss as much by chance."""
         return max(misfit / max(len(self._kept()), 1), 1.0)
 
-    def _outputs(self) -> Falling | None:
-        """Ask for outputs down the ray; None where it does not fall steadily."""
-        ray, deepest = self.fall.ray, DEEPEST_COARSE if self.asker.coarse else DEEPEST
-        near = self.fall.near
-        self.top = math.log(max(near.outputs[int(np.argmin(np.abs(near.scales)))], TINY))
-        fallen = self.top + max(FALLEN, (deepest - self.top) / 2)
-        scale, low, high, log = BEGIN, 0.0, math.inf, 0.0
-        for _ in range(LOOKS):
-            if scale not in ray.scales:
-                ray.ask([scale])
-            output = ray.outputs[ray.scales.index(scale)]
-            log = math.log(output) if output > 0 else -math.inf
-            if deepest - 1 < log < fallen:
-                break
-            low, high = (scale, high) if log >= fallen else (low, scale)
-            scale = scale * APART if high == math.inf else scale / APART if not low else math.sqrt(low * high)
-        else:
-            return None
-        way = self._way((self.top - log) / scale) if self.top > log else deepest
-        end = scale * way / (log - self.top)
-        shares = SHARES_CLOSED if self.floor.seen else SHARES
-        ray.ask([share * end for share in shares if abs(share * end - scale) > 0.1 * share * end][: self.asker.left])
-        return self._seen()
-
-    def _seen(self) -> Falling | None:
-        """The outputs that are more than noise, with that at the baseline."""
-        ray, near = self.fall.ray, self.fall.near
-        nearest = int(np.argmin(np.abs(near.scales)))
-        scales, outputs = np.append(ray.scales, 0.0), np.append(ray.outputs, near.outputs[nearest])
-        order = np.argsort(scales)
-        scales, outputs = scales[order], outputs[order]
-        rough = np.asarray(self.asker.deviation(outputs))
-        fine = (outputs > TINY) & (rough < 0.05 * outputs)
-        if fine.sum() < ENOUGH:
-            return None
-        log = np.log(outputs[fine])
-        rough = np.hypot(rough[fine] / outputs[fine], 1e-6 * np.maximum(np.abs(log), 1.0))
-        found = Falling(scales[fine], log, rough)
-        return found if found.slope > 0 and log.max() - log[-1] > DOWN else None
-
-    def _way(self, slope: float) -> float:
-        """How far down answers are more than noise, as a logarithm below 0."""
-        deep = (DEEPEST_COARSE if self.asker.coarse else DEEPEST) - self.top
-        if self.floor.seen and self.floor.deviation > 0:
-            size = float(np.median(self.first)) * slope * math.exp(self.top)
-            deep = max(deep, math.log(min(2 * ABOVE * self.floor.deviation / size, 0.2)))
-        return min(deep, -DOWN)
-
     def _between(self) -> float:
         """A scale further out than the last answer that is more than noise, and nearer than the first that is not."""
         scales = np.array(self.ray.scales)
@@ -259,17 +180,6 @@ class FallingRay:
         scales = self.falling.scales[self.falling.scales > 0]
         wanted = self.falling.where(self.top + share * self.way)
         return float(scales[int(np.argmin(np.abs(np.log(scales / wanted))))])
-
-    def _level(self) -> float:
-        """How far off the logarithm of all outputs may be, as the baseline is not known better."""
-        error, ray = np.where(self.known, self.ray.origin.error, 0.0), self.fall.ray
-        if not error.any():
-            return 0.0
-        deep = int(np.argmax(ray.scales))
-        moved = ray.moved[deep]
-        row = np.divide(ray.raw[deep], moved, out=np.zeros(moved.size), where=moved != 0)
-        along = abs(float(row @ ray.direction))
-        return self.falling.slope * float(np.linalg.norm(row * error)) / along if along else 0.0
 
     def _falls(self) -> tuple[Float64[np.ndarray, " q"], Float64[np.ndarray, " q"], Float64[np.ndarray, " q"]]:
         scales = np.array(self.ray.scales)
@@ -331,12 +241,12 @@ class FallingRay:
         """About where the first node is: scales are halved, as a logarithm, until an answer lies on the way down."""
         if self.first.max() < NARROW * self.first.min():
             return float(np.sqrt(self.first.max() * self.first.min()))
-        place = self.falling.where(self.top - min(6.0, -self.way / 2))
+        place = self.falling.where(self.top - min(WANTED, -self.way / 2))
         low, high = place / self.first.max(), place / self.first.min()
-        # `s w_1 h(s t_1)` with a weight of about 1.5 times the node
+        # what `s w_1 h(s t_1)` is there
         depths = np.linspace(-DOWN, self.way, 400)
         at = np.array([self.falling.where(self.top + depth) for depth in depths])
-        wanted = np.log(1.5 * at * self.falling.slope) + self.top + depths
+        wanted = np.log(TYPICAL * at * self.falling.slope) + self.top + depths
         for _ in range(min(SEARCHES, self.asker.left)):
             scale = math.sqrt(low * high)
             self.ray.ask([scale])
@@ -349,3 +259,15 @@ class FallingRay:
                 return float(at[int(np.argmin(np.abs(wanted - seen)))] / scale)
             low = scale
         return None
+
+
+def _level(ray: Ray, falling: Falling) -> float:
+    """How far off the logarithm of all outputs of a ray may be, as the baseline is not known better."""
+    error = np.where(np.isfinite(ray.origin.error), ray.origin.error, 0.0)
+    if not error.any():
+        return 0.0
+    deep = int(np.argmax(ray.scales))
+    moved = ray.moved[deep]
+    row = np.divide(ray.raw[deep], moved, out=np.zeros(moved.size), where=moved != 0)
+    along = abs(float(row @ ray.direction))
+    return falling.slope * float(np.linalg.norm(row * error)) / along if along else 0.0

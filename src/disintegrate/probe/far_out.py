@@ -48,6 +48,11 @@ def alike_at_baseline(among: Sequence[Pattern]) -> bool:
     return len({baseline_and_mass(*pattern.members[0])[0] > 0 for pattern in among}) == 1
 
 
+def weigh_baseline(among: Sequence[Pattern]) -> bool:
+    """Whether all of some patterns have a node at the baseline."""
+    return all(baseline_and_mass(*pattern.members[0])[0] > 0 for pattern in among)
+
+
 def agreeing_saturated(ray: Ray, out: Ray, among: Sequence[Pattern], stray: float = 0.0) -> tuple[Pattern, ...]:
     """Those of some patterns whose members answer so far out behind a softmax, with these alone; all where none does.
 

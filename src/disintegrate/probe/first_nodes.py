@@ -1,7 +1,7 @@
 """Which rule makes the answers of a ray on which a softmax falls to 0: far out, where its first nodes stand alone.
 
 No kink need be found and none need stand alone, and the baseline need be known no better than what the output changes
-over its error, so it costs a dozen answers (P.8).
+over its error, so it costs fewer than twenty answers (P.8).
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from dataclasses import replace
 import numpy as np
 
 from disintegrate.errors import NotPermitted
-from disintegrate.probe.falling_ray import DEEPEST_COARSE, Aside, Fall, FallingRay, Floor, Group, Told
+from disintegrate.probe.fall import DEEPEST_COARSE, Fall, Floor, outputs_down
+from disintegrate.probe.falling_ray import Aside, FallingRay, Group, Told
 from disintegrate.probe.one_kink import quadrature
 from disintegrate.probe.ray import Ray
 
@@ -38,7 +39,8 @@ def by_first_nodes(
         most: how many rays to look at.
     """
     groups: list[Group] | None = None
-    score, told, answers, aside = np.zeros(0), None, 0, Aside()
+    aside: Aside = {}
+    score, told, answers = np.zeros(0), None, 0
     if not out.scales:
         return None
     try:
@@ -49,7 +51,10 @@ def by_first_nodes(
             if not groups or (told is not None and near.asker.left < ENOUGH_LEFT):
                 break
             floor = _floor(fall, [member for group in groups for member in group.members])
-            ray = FallingRay(fall, floor, groups, score, aside)
+            falling = outputs_down(fall, floor, float(np.median([group.nodes[0] for group in groups])))
+            if falling is None:
+                continue
+            ray = FallingRay(fall.ray, falling, floor, groups, score, aside)
             found, aside = ray.told(), ray.aside
             if found is None:
                 continue
@@ -57,15 +62,15 @@ def by_first_nodes(
             told = replace(found, answers=answers)
             kept = [index for index, group in enumerate(groups) if group.members[0] in told.members]
             groups, score = [groups[index] for index in kept], ray.score[kept]
-            if told.decided or _differ_in_mass_alone(groups):
+            if told.decided or _alike_far_out(groups):
                 break
     except NotPermitted:
         near.asker.refused = True
     return told
 
 
-def _differ_in_mass_alone(groups: Sequence[Group]) -> bool:
-    """Whether sums tell the rules apart that are left, and first nodes do so worse."""
+def _alike_far_out(groups: Sequence[Group]) -> bool:
+    """Whether several are left that all have the same first node: sums tell them apart rather than another ray."""
     nodes = np.array([group.nodes[0] for group in groups])
     return len(groups) > 1 and bool(np.allclose(nodes, nodes[0], rtol=1e-9))
 

@@ -10,12 +10,10 @@ from functools import partial
 import numpy as np
 from jaxtyping import Float64, Int
 
-from disintegrate.errors import DisintegrateError, NotPermitted
-from disintegrate.explainers.protocol import Output
 from disintegrate.probe.across import across
 from disintegrate.probe.alike import groups_of
 from disintegrate.probe.along_gradient import Gradient
-from disintegrate.probe.asking import Asker, Spent
+from disintegrate.probe.asking import Asker
 from disintegrate.probe.by_steps import by_steps
 from disintegrate.probe.explore import FEW, LEAST_KEPT, Verdict, explore
 from disintegrate.probe.falling_ray import Told
@@ -23,8 +21,7 @@ from disintegrate.probe.far_out import (
     agreeing_affine,
     agreeing_saturated,
     alike_at_baseline,
-    baseline_and_mass,
-    far_of,
+    weigh_baseline,
 )
 from disintegrate.probe.findings import NOT_ASKED, Findings
 from disintegrate.probe.first_nodes import RAYS, by_first_nodes
@@ -33,6 +30,7 @@ from disintegrate.probe.own_number import USUAL, OwnNumber
 from disintegrate.probe.ray import Origin, Ray, first_kink, kink_beyond
 from disintegrate.probe.result import Finding, NamedRule, Override
 from disintegrate.probe.siblings import Siblings
+from disintegrate.probe.softmax import CLASSES, NEAR, liveliest, liveliness, saturates, some_is_left
 from disintegrate.probe.staircase import Pattern, keeping, patterns
 from disintegrate.probe.steer import steered
 
@@ -41,19 +39,14 @@ RESERVE, RESERVE_FEW_STEPS = 8, 3
 # Largest input that is made of neighbouring coordinates only: fewer kinks, and digits enough.
 WIDE = 400
 PATCH = 10
-# Outputs that are looked at for one that is not saturated, and what counts as such: p (1 - p).
-CLASSES, LIVELY = 4, 0.02
-# How near the baseline is asked for its gradient, in units of the inputs' spread; under a coarse wire; and in units of
-# how far the baseline may be off.
-NEAR, NEARER, NEARER_COARSE, RESOLVED = 1e-2, 2e-4, 2.5e-3, 100.0
+# How much nearer the baseline is asked for its gradient, in units of the inputs' spread; under a coarse wire; and in
+# units of how far the baseline may be off.
+NEARER, NEARER_COARSE, RESOLVED = 2e-4, 2.5e-3, 100.0
 # Rules that weigh the baseline alike are weighed by sums if there are no more.
 WEIGHED = 48
-# What share of the gradient close by is left far out at most where no node lies at the baseline.
-NO_NODE = 1e-3
-# How near to 0 or 1 probabilities are far out.
-CERTAIN = 1e-3
-# How much of an answer may come from coordinates in which the baseline is not known.
-STRAY, STRAYS = 1e-3, 0.1
+# How much of an answer may come from coordinates in which the baseline is not known; and behind a softmax, by what
+# share the gradient close by may be another for it.
+STRAY, STRAY_SOFTMAX = 1e-3, 0.1
 # How long the ray is on which numbers of steps are asked, in units of the inputs' spread.
 MANY_KINKS = 2.0
 # Numbers of steps that are asked whether they are the service's own, at most.
@@ -82,7 +75,6 @@ class Naming:
         few_steps: whether the service takes a caller's number of steps, and no fewest of its own stands against it.
         gradient: the rays along the gradient at the baseline, once something was asked there.
         by_mass: asks what tells rules apart that differ in their mass alone, once such are left.
-        tied: whether answers far out left open with what a softmax's baseline is weighed.
         kept: queries that are kept for solving for the service's own baseline, and not in the budget meanwhile.
     """
 
@@ -98,7 +90,6 @@ class Naming:
     gradient: Gradient | None = None
     by_mass: Callable[[], Finding[tuple[NamedRule, ...]]] | None = None
     kept: int = 0
-    tied: bool = False
 
     def name(self, origin: Origin) -> None:
         """Look for the rule on rays from a point, and take it back where its number of steps gets other answers."""
@@ -116,19 +107,23 @@ class Naming:
         direction = np.where(lost & (not lost.all()), 0.0, self._direction())
         begin = Ray(self.asker, origin, direction, self.target)
         if self.asker.in_unit_range:
-            begin = self._lively(origin, direction)
+            begin = liveliest(self.asker, origin, direction, [self.target, *self.targets.tolist()])
+            self.target = begin.target
         out = Ray(self.asker, origin, direction, self.target)
-        drifting = self.asker.in_unit_range and self._saturates(out)
+        drifting = self.asker.in_unit_range and saturates(out, self.findings)
         ray = Ray(self.asker, origin, direction, self.target, drifting=drifting)
         if drifting:
             begin.drifts()
-        among, told = patterns(), None
-        weighed = drifting and _is_left(begin, out)
+        weighed = drifting and some_is_left(begin, out)
         if weighed and not self.asker.coarse:
             self._release()
+        among, told, tied = patterns(), None, False
         # where a baseline may be sent, kinks tell more of a rule that weighs it
         if drifting and (origin.named is None or not weighed):
-            among, told = self._first_nodes(begin, out)
+            among = self._agreeing(begin, out)
+            # ties, or a baseline that is not known well, leave open whether and with what that is weighed
+            tied = len(among) > WEIGHED
+            among, told = self._first_nodes(begin, out, among)
             if self._is_named():
                 return
         if origin.named is not None and self._rule_across(ray):
@@ -137,7 +132,7 @@ class Naming:
         if not self._is_named() and rules is not None and told is not None and told.seen:
             self._both(among, rules)
         if not self._is_named() and rules is None and origin.named is None:
-            among = self._rule_at_baseline(begin, among, told)
+            among = self._rule_at_baseline(begin, among, told, tied=tied)
         if not self._is_named():
             self._by_kinks(begin, ray, among, rules)
 
@@ -263,44 +258,6 @@ class Naming:
             evidence = f"{found.evidence}, and the gradient changes along rays"
             self.findings.add(steps_override=Finding(Override.IGNORED, evidence))
 
-    def _saturates(self, out: Ray) -> bool:
-        """Whether outputs stay within [0, 1] far out, unlike logits; taken to where points are refused."""
-        far = far_of(out)
-        try:
-            out.ask([far])
-            if not _certain(out.outputs):
-                # a bounded output that is no probability may lie outside on the other side
-                out.ask([-far])
-        except NotPermitted:
-            self.asker.refused = True
-            evidence = "outputs stay within [0, 1], but a point further out, where logits would not, was refused"
-            self.findings.add(output=Finding(None, evidence))
-            return True
-        inside = self.asker.in_unit_range and _certain(out.outputs)
-        if inside:
-            evidence = f"outputs stay within [0, 1] even {far:g} times as far out as the inputs"
-            self.findings.add(output=Finding(Output.PROBABILITIES, evidence))
-        return inside
-
-    def _lively(self, origin: Origin, direction: Float64[np.ndarray, " d"]) -> Ray:
-        """Take an output that is not saturated near the baseline, where its gradient would drown in the digits."""
-        rays: dict[int, Ray] = {}
-        for target in dict.fromkeys([self.target, *self.targets.tolist(), *range(CLASSES)]):
-            ray = Ray(self.asker, origin, direction, target)
-            try:
-                ray.ask([NEAR])
-            except Spent:
-                raise
-            except DisintegrateError:
-                if not rays:
-                    raise
-                continue
-            rays[target] = ray
-            if len(rays) == CLASSES or _liveliness(ray) > LIVELY:
-                break
-        self.target = max(rays, key=lambda target: _liveliness(rays[target]))
-        return rays[self.target]
-
     def _near(self, near: Ray) -> float:
         """Ask close to the baseline; by what share the gradient there may be another where that is not known."""
         lost = ~np.isfinite(near.origin.error)
@@ -313,18 +270,17 @@ class Naming:
         if not nearest.any():
             return math.inf
         if near.drifting:
-            return abs(float(nearest[lost].sum())) / max(_liveliness(near), 1e-300)
+            return abs(float(nearest[lost].sum())) / max(liveliness(near), 1e-300)
         # it shifts the gradient as much as a step along the ray that changes the output as much
         return float(np.linalg.norm(nearest[lost])) * near.scales[-1] / float(np.linalg.norm(nearest[~lost]))
 
-    def _first_nodes(self, near: Ray, out: Ray) -> tuple[tuple[Pattern, ...], Told | None]:
-        """Find the rule by its first nodes, where a softmax falls; the patterns that are left, and what they told."""
-        among = patterns()
+    def _agreeing(self, near: Ray, out: Ray) -> tuple[Pattern, ...]:
+        """The patterns that weigh the baseline as answers behind a softmax do; all where that is not known so well."""
         stray = self._near(near)
-        if stray < STRAYS:
-            among = agreeing_saturated(near, out, among, 2 * stray)
-        # ties, or a baseline that is not known well, leave open whether and with what that is weighed
-        self.tied = len(among) > WEIGHED
+        return agreeing_saturated(near, out, patterns(), 2 * stray) if stray < STRAY_SOFTMAX else patterns()
+
+    def _first_nodes(self, near: Ray, out: Ray, among: tuple[Pattern, ...]) -> tuple[tuple[Pattern, ...], Told | None]:
+        """Find the rule by its first nodes, where a softmax falls; the patterns that are left, and what they told."""
         members = [member for pattern in among for member in pattern.members]
         others = list(dict.fromkeys([*self.targets.tolist(), *range(CLASSES)]))
         # what one ray leaves open, numbers of steps tell with fewer answers
@@ -342,7 +298,9 @@ class Naming:
             among = keeping(among, lambda _, steps: steps == own)
         return among, told
 
-    def _rule_at_baseline(self, near: Ray, among: tuple[Pattern, ...], told: Told | None) -> tuple[Pattern, ...]:
+    def _rule_at_baseline(
+        self, near: Ray, among: tuple[Pattern, ...], told: Told | None, *, tied: bool
+    ) -> tuple[Pattern, ...]:
         """Find the rule by what it weighs the baseline with; the patterns that are left."""
         if not near.drifting and self._near(near) > STRAY:
             return among
@@ -350,7 +308,7 @@ class Naming:
         left = among
         # rules without a node there are told apart by staircases, unless their first nodes were seen
         seen = told is not None and told.seen
-        if gradient is None or (near.drifting and not seen and not _weighs_baseline(among)):
+        if gradient is None or (near.drifting and not seen and not weigh_baseline(among)):
             return left
         if not near.drifting:
             left = agreeing_affine(near, gradient.rays, left)
@@ -361,7 +319,7 @@ class Naming:
             return left
         evidence = f"far out {len(left)} patterns weigh the gradient at the baseline as the answers do"
         found, likely = self._siblings(probabilities=near.drifting).at_baseline(near, gradient, members, evidence, told)
-        if self.tied and _weighs_baseline(left):
+        if tied and weigh_baseline(left):
             found = Finding(
                 None, f"{found.evidence}; but with what it weighs the baseline is not known, so that says little"
             )
@@ -383,28 +341,3 @@ class Naming:
         size = mask.size
         signs = self.generator.choice((-1.0, 1.0), size) * self.generator.uniform(0.5, 1.5, size)
         return signs * self.spread * mask.ravel()
-
-
-def _weighs_baseline(among: tuple[Pattern, ...]) -> bool:
-    """Whether all of some patterns have a node at the baseline."""
-    return all(baseline_and_mass(*pattern.members[0])[0] > 0 for pattern in among)
-
-
-def _is_left(near: Ray, out: Ray) -> bool:
-    """Whether some of the gradient close to the baseline is left far out, as behind a softmax of a node there.
-
-    Where no point so far out is taken, it may be.
-    """
-    if not out.scales:
-        return True
-    close, beyond = (float(np.linalg.norm(ray.raw[0])) / abs(ray.scales[0]) for ray in (near, out))
-    return beyond > NO_NODE * close
-
-
-def _liveliness(ray: Ray) -> float:
-    return ray.outputs[0] * (1 - ray.outputs[0])
-
-
-def _certain(outputs: list[float]) -> bool:
-    """Whether some output is 0 or 1, as probabilities are far out."""
-    return any(min(abs(output), abs(1 - output)) <= CERTAIN for output in outputs)

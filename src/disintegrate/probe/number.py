@@ -14,6 +14,7 @@ from jaxtyping import Float64
 
 from disintegrate.errors import DisintegrateError
 from disintegrate.probe.asking import Spent
+from disintegrate.probe.explore import STAIRCASE
 from disintegrate.probe.far_out import baseline_and_mass, far_of
 from disintegrate.probe.one_kink import quadrature
 from disintegrate.probe.ray import Ray, seen_by
@@ -28,8 +29,6 @@ GRID, TINY = 6000, 1e-10
 WORSE = 10.0
 # How many numbers are worth asking: as a share of the likeliest, and at least; and where a walk tells.
 TRIED, FEWEST, WALKED = 0.6, 6, 0.35
-# What it takes to find a kink and to tell its staircase.
-KINKS = 25
 
 
 def numbers(ray: Callable[[int | None], Ray], rule: str, most: int, *, walk: bool) -> Sequence[int]:
@@ -54,7 +53,7 @@ def numbers(ray: Callable[[int | None], Ray], rule: str, most: int, *, walk: boo
         return likely[: min(int(max(TRIED * likely[0], FEWEST)), most)]
     # a walk tells a large number too roughly for a few questions to hit it: kinks tell more, if enough is left for them
     left = ray(None).asker.left - 1
-    return likely[:left] if WALKED * likely[0] <= left or left < KINKS else []
+    return likely[:left] if WALKED * likely[0] <= left or left < STAIRCASE else []
 
 
 def _far_out(ray: Callable[[int | None], Ray], rule: str) -> dict[int, float]:

@@ -17,7 +17,7 @@ from disintegrate.probe.along_gradient import CLOSE, TURNS, Gradient, along_grad
 from disintegrate.probe.anchored import weighting
 from disintegrate.probe.asking import Asker
 from disintegrate.probe.completeness import Sums, kinks_misfit
-from disintegrate.probe.explore import Verdict
+from disintegrate.probe.explore import FEW_NODES, STAIRCASE, Verdict
 from disintegrate.probe.falling_ray import Told
 from disintegrate.probe.ray import Origin, Ray, kink_beyond
 from disintegrate.probe.result import Finding, NamedRule
@@ -29,10 +29,8 @@ from disintegrate.rules import rule_named
 FEW_STEPS = 2
 # Looks along the gradient before staircases are looked at, where several patterns are left.
 FEW_TURNS = 2
-# Queries that it takes to find a kink, to turn to it, and to tell its staircase.
-STAIRCASE = 25
-# Rules of so few nodes are held against what is nearly the integral.
-FEW_NODES, INTEGRAL = 8, ("gauss_legendre", 128)
+# What is nearly the integral: rules of few nodes are held against it.
+INTEGRAL = ("gauss_legendre", 128)
 # Scales of a ray that is to confirm a rule which sums alone named, and how much likelier it must be there.
 ANOTHER, LIKELIER = (1e-3, 0.1, 0.25, 0.5, 0.8, 1.3), 3.0
 # How far the ends of a ray that is asked from both lie aside of the baseline and the input, in units of the inputs.
@@ -104,7 +102,9 @@ class Siblings:
         named = (found.value[0].rule, found.value[0].steps)
         ray = Ray(self.asker, first.origin, self._ahead(first.origin, 1), self.target, steps=weighing.few)
         ray.ask(list(ANOTHER)[: self.asker.left])
-        score = weighing.by_paid(ray) if len(ray.scales) > 1 else np.zeros(len(weighing.groups))
+        if not ray.scales:
+            return Finding(None, f"{found.evidence}; but no query was left to see another ray")
+        score = weighing.by_paid(ray)
         own = next(index for index, group in enumerate(weighing.groups) if named in group)
         if np.delete(score, own).max(initial=-np.inf) < score[own] - LIKELIER:
             return found
@@ -119,10 +119,8 @@ class Siblings:
         named = found.value[0]
         groups = [[(named.rule, named.steps)], [INTEGRAL]]
         weighing = Weighing(self.asker, groups, self.probabilities, 0.0, None)
-        rays = [
-            ray for ray in [*rays, *(self.gradient.rays if self.gradient else ())] if ray.steps is None and ray.scales
-        ]
-        score = sum((weighing.by_paid(ray) for ray in dict.fromkeys(rays)), np.zeros(2))
+        every = dict.fromkeys([*rays, *(self.gradient.rays if self.gradient else ())])
+        score = sum((weighing.by_paid(ray) for ray in every if ray.scales), np.zeros(2))
         if float(score[1] - score[0]) <= SURE:
             return found
         return Finding(None, f"{found.evidence}; but its sums are rather those of a rule of many nodes")

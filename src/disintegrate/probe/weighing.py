@@ -37,7 +37,7 @@ LIVELY = 0.25
 FAR, LARGEST = 1e6, 2e4
 # Where a ray begins that lies far out altogether, as a share of its end; and how straight outputs are there.
 STRETCH, STRAIGHT = 0.03, 3e-5
-# What is lost of what comes from where the baseline is not known, as a share.
+# What is lost of what coordinates answer in which the baseline is not known, as a share.
 LOST = 0.05
 
 
@@ -95,14 +95,12 @@ class Weighing:
     def by_first(self, first: Ray, start: Float64[np.ndarray, " g"]) -> Float64[np.ndarray, " g"]:
         """What a ray says that is paid for, and without a softmax one more answer on it, far out."""
         first.ask([] if self.probabilities or max(first.scales) >= FAR_OUT else [furthest(first)][: self.asker.left])
-        rules = [[rule_named(rule)(steps) for rule, steps in group] for group in self.groups]
-        likely, inside = self._likely(first, rules, start)
-        return likely if inside else np.zeros(len(rules))
+        return self.by_paid(first, start)
 
-    def by_paid(self, ray: Ray) -> Float64[np.ndarray, " g"]:
+    def by_paid(self, ray: Ray, start: Float64[np.ndarray, " g"] | None = None) -> Float64[np.ndarray, " g"]:
         """What a ray says that was asked already; nothing where not even the likeliest rule makes such answers."""
-        rules = [[rule_named(rule)(steps) for rule, steps in group] for group in self.groups]
-        likely, inside = self._likely(ray, rules, np.zeros(len(rules)))
+        rules = [[rule_named(rule)(ray.steps or steps) for rule, steps in group] for group in self.groups]
+        likely, inside = self._likely(ray, rules, np.zeros(len(rules)) if start is None else start)
         return likely if inside else np.zeros(len(rules))
 
     def _likely(
@@ -190,8 +188,8 @@ def sums_of(ray: Ray, scatter: float) -> Sums:
     spread = np.hypot(spread, off * np.linalg.norm(answers, axis=1))
     output = np.array(ray.outputs)
     if not known.all():
-        # what comes from there begins where the ray does not: the output's change up to its begin, and twice that small
-        # is lost
+        # paths begin beside the ray: what these coordinates answer close by is how much the output changes up to it,
+        # and what is of second order in that is lost
         begin = float(answers[int(np.argmin(np.abs(ray.scales))), ~known].sum())
         total = total - begin
         spread = np.hypot(spread, LOST * abs(begin) + begin**2)
