@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -21,6 +21,7 @@ from disintegrate.probe.far_out import (
     agreeing_affine,
     agreeing_saturated,
     alike_at_baseline,
+    baseline_and_mass,
     weigh_baseline,
 )
 from disintegrate.probe.findings import NOT_ASKED, Findings
@@ -33,6 +34,7 @@ from disintegrate.probe.siblings import Siblings
 from disintegrate.probe.softmax import CLASSES, NEAR, liveliest, liveliness, saturates, some_is_left
 from disintegrate.probe.staircase import Pattern, keeping, patterns
 from disintegrate.probe.steer import steered
+from disintegrate.probe.ties import agreeing_tied
 
 # Queries kept for telling apart the rules that attributions alone cannot.
 RESERVE, RESERVE_FEW_STEPS = 8, 3
@@ -44,6 +46,8 @@ PATCH = 10
 NEARER, NEARER_COARSE, RESOLVED = 2e-4, 2.5e-3, 100.0
 # Rules that weigh the baseline alike are weighed by sums if there are no more.
 WEIGHED = 48
+# Weights of the baseline are alike that differ by less than this factor: a trapezoid's is half of the others.
+HALF = 1.5
 # How much of an answer may come from coordinates in which the baseline is not known; and behind a softmax, by what
 # share the gradient close by may be another for it.
 STRAY, STRAY_SOFTMAX = 1e-3, 0.1
@@ -123,6 +127,9 @@ class Naming:
             among = self._agreeing(begin, out)
             # ties, or a baseline that is not known well, leave open whether and with what that is weighed
             tied = len(among) > WEIGHED
+            if tied:
+                among = agreeing_tied([begin], out, among) or among
+                tied = len(among) > WEIGHED
             among, told = self._first_nodes(begin, out, among)
             if self._is_named():
                 return
@@ -132,7 +139,7 @@ class Naming:
         if not self._is_named() and rules is not None and told is not None and told.seen:
             self._both(among, rules)
         if not self._is_named() and rules is None and origin.named is None:
-            among = self._rule_at_baseline(begin, among, told, tied=tied)
+            among = self._rule_at_baseline(begin, out, among, told, tied=tied)
         if not self._is_named():
             self._by_kinks(begin, ray, among, rules)
 
@@ -299,7 +306,7 @@ class Naming:
         return among, told
 
     def _rule_at_baseline(
-        self, near: Ray, among: tuple[Pattern, ...], told: Told | None, *, tied: bool
+        self, near: Ray, out: Ray, among: tuple[Pattern, ...], told: Told | None, *, tied: bool
     ) -> tuple[Pattern, ...]:
         """Find the rule by what it weighs the baseline with; the patterns that are left."""
         if not near.drifting and self._near(near) > STRAY:
@@ -320,9 +327,9 @@ class Naming:
         evidence = f"far out {len(left)} patterns weigh the gradient at the baseline as the answers do"
         found, likely = self._siblings(probabilities=near.drifting).at_baseline(near, gradient, members, evidence, told)
         if tied and weigh_baseline(left):
-            found = Finding(
-                None, f"{found.evidence}; but with what it weighs the baseline is not known, so that says little"
-            )
+            agreeing = agreeing_tied([near, *gradient.rays], out, left)
+            left = agreeing or left
+            found = _borne_out(found, agreeing)
         self.findings.add(rules=found)
         if found.value is not None:
             self._steps_ignored()
@@ -341,3 +348,15 @@ class Naming:
         size = mask.size
         signs = self.generator.choice((-1.0, 1.0), size) * self.generator.uniform(0.5, 1.5, size)
         return signs * self.spread * mask.ravel()
+
+
+def _borne_out(
+    found: Finding[tuple[NamedRule, ...]], agreeing: Sequence[Pattern] | None
+) -> Finding[tuple[NamedRule, ...]]:
+    """A rule that sums named, taken back where ties hide the weight of the baseline and leave another one as well."""
+    among = [member for pattern in agreeing or () for member in pattern.members]
+    weights = [baseline_and_mass(*member)[0] for member in among]
+    named = [(one.rule, one.steps) for one in found.value or ()]
+    if among and max(weights) < HALF * min(weights) and set(named) <= set(among):
+        return found
+    return Finding(None, f"{found.evidence}; but with what it weighs the baseline is not known, so that says little")
