@@ -50,7 +50,7 @@ def _left(rule: str, steps: int, seed: int) -> tuple[tuple[Pattern, ...], tuple[
     return among, left
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize(("rule", "steps"), TIED)
 def test_where_ties_hide_the_weight_of_the_baseline_sums_close_by_bound_it(rule: str, steps: int, seed: int) -> None:
     among, left = _left(rule, steps, seed)
