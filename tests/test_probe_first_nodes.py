@@ -232,3 +232,14 @@ def test_a_baseline_that_is_weighed_is_solved_for_where_the_other_half_is_far_ou
         assert np.median(off) < 1e-4
         queries[rule] = found.queries
     assert queries["riemann_left"] + 4 <= queries["riemann_right"]
+
+
+@pytest.mark.parametrize(("rule", "steps"), [("saliency", 9), ("riemann_left", 30), ("trapezoid", 12)])
+def test_in_float16_a_rule_that_weighs_the_baseline_is_named_without_a_kink_where_one_may_be_sent(
+    rule: str, steps: int
+) -> None:
+    # answers across a kink are closed in on with more than thirty queries, and drown in the digits of larger networks
+    inside = LocalExplainer(model(softmax=True), Capabilities(rule=rule, default_steps=steps))
+    explainer = Wired(inside, Wire(dtype="float16"))
+    found = probe(Deaf(explainer, steps=True, baseline=False), inputs(), TARGETS, budget=28)
+    assert (rule, steps) in rules_of(found), found.rules.evidence

@@ -122,8 +122,9 @@ class Naming:
         if weighed and not self.asker.coarse:
             self._release()
         among, told, tied = patterns(), None, False
-        # where a baseline may be sent, kinks tell more of a rule that weighs it
-        if drifting and (origin.named is None or not weighed):
+        # where a baseline may be sent, kinks tell more of a rule that weighs it, if they do not drown in the digits
+        by_sums = origin.named is None or self.asker.coarse
+        if drifting and (by_sums or not weighed):
             among = self._agreeing(begin, out)
             # ties, or a baseline that is not known well, leave open whether and with what that is weighed
             tied = len(among) > WEIGHED
@@ -131,6 +132,10 @@ class Naming:
                 among = agreeing_tied([begin], out, among) or among
                 tied = len(among) > WEIGHED
             among, told = self._first_nodes(begin, out, among)
+            if self._is_named():
+                return
+        if drifting and weighed and by_sums and origin.named is not None:
+            among = self._rule_at_baseline(begin, out, among, told, tied=tied)
             if self._is_named():
                 return
         if origin.named is not None and self._rule_across(ray):
