@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -19,6 +20,8 @@ START, MORE, ROUNDS = 10, 6, 6
 REACH, FURTHER, FARTHEST, NEAREST = 2.2, 1.5, 4.5, 1.3
 # Answers that must confirm a pattern where the gradient drifts, and what is kept for telling siblings apart meanwhile.
 CONFIRMING, LEAST_KEPT = 5, 4
+# How far each of them may lie from it, in squares of the noise.
+UNSEEN = 3.0
 # Powers of the scale by which the gradient may drift between kinks: behind a softmax, where it does, and elsewhere.
 DRIFTS, STEADY = (0, 1, 2, 3), (0,)
 # Noise beyond that of the wire, where ties or many kinks leave no rows to contradict a rule.
@@ -29,9 +32,8 @@ MARGIN, WORST, SPARE, SHARE = 25.0, 2.0, 6, 0.4
 # What no pattern explains to the last digit, as other kinks are mixed in, is still that of one of so many nodes if no
 # other comes so near by so many times.
 ALONE, MANY = 10.0, 6
-# Rules of so few nodes, and so few patterns, are told apart by sums as well, where so many answers leave no other;
-# and the queries that are left to that.
-FEW_NODES, SUMMED, TAKEN, WEIGHED = 8, 50, 20, 20
+# Rules of so few nodes, and so few patterns, are told apart by sums where so many answers leave no other.
+FEW_NODES, SUMMED, TAKEN = 8, 50, 14
 # The same where so few patterns are possible that hardly one of them could fit by chance.
 FEW, SPARE_FEW, SHARE_FEW = 8, 3, 0.2
 # Queries that it takes to find a kink, to turn to it, and to tell its staircase.
@@ -51,6 +53,7 @@ class Verdict:
         cap: the largest scale that was judged.
         drift: the powers of the scale by which the gradient may drift.
         near: where the kink was expected.
+        second: how badly the next best pattern fits where only one is left.
     """
 
     fits: tuple[Fit, ...]
@@ -61,6 +64,19 @@ class Verdict:
     cap: float = 0.0
     drift: int = 0
     near: float = 0.0
+    second: float = math.inf
+
+    @property
+    def narrow(self) -> bool:
+        """Whether the one that is left is not so much better than the next, so that chance may have chosen."""
+        return self.decided and self.second < ALONE * self.fits[0].misfit
+
+    def refuted_since(self, before: Verdict) -> bool:
+        """Whether answers that came after the one pattern was left lie too far from it."""
+        if not (self.decided and self.found and before.found) or self.fits[0].pattern is not before.fits[0].pattern:
+            return False
+        more = len(self.found.scales) - len(before.found.scales)
+        return self.fits[0].misfit - before.fits[0].misfit > UNSEEN * more > 0
 
     @property
     def numbers(self) -> list[int]:
@@ -118,20 +134,26 @@ def explore(
         if verdict.fits:
             shared = have_siblings(fit.pattern for fit in verdict.fits)
         kept = min(reserve, LEAST_KEPT) if shared and (ray.drifting or ray.asker.left > reserve + 1) else 0
-        by_sums = verdict.few_nodes and not verdict.decided and reserve > 0 and ray.asker.left < WEIGHED
+        by_sums = verdict.few_nodes and not verdict.decided and reserve > 0
         if 1 < len(verdict.numbers) <= askable or by_sums:
             break
         kept = kept if verdict.decided else max(kept, min(askable, LEAST_KEPT))
         count = min(MORE, ray.asker.left - kept)
-        doubtful = ray.drifting or verdict.scale > WORST or (known is not None and len(known) <= FEW)
+        doubtful = ray.drifting or verdict.scale > WORST or verdict.narrow or (known is not None and len(known) <= FEW)
         if (verdict.decided and (confirmed or not doubtful)) or count < 2:
             break
         if verdict.decided:
-            # behind a softmax, or where other kinks are mixed in, one pattern may be left by chance: it must explain
-            # answers that it has not seen
+            # behind a softmax, where other kinks are mixed in, or where digits are few, one pattern may be left by
+            # chance: it must explain answers that it has not seen
             confirmed = True
+            before = verdict
             ray.ask(_grid(min(count, CONFIRMING), 0.95 * near, verdict.cap, 0.21))
-        elif verdict.found is not None:
+            verdict = _judged(ray, near, cap, known)
+            if verdict.refuted_since(before):
+                evidence = f"{verdict.evidence}; but the last of them lie too far from it"
+                return replace(verdict, decided=False, evidence=evidence)
+            continue
+        if verdict.found is not None:
             # a little further than was explained so far, where the staircases of rivals have drifted apart; and as
             # far as it takes, where none of these scales tells them apart
             low, high = 0.9 * near, FURTHER * verdict.cap
@@ -211,7 +233,8 @@ def _verdict(fits: tuple[Fit, ...], found: Readings, drift: int, end: float, nea
     )
     if len(fits) > 1:
         evidence += f"; that of {named(fits[1].pattern)}, the next best, {fits[1].misfit:.3g}"
-    return Verdict(rivals, True, evidence, scale, found, end, drift, near)
+    second = fits[1].misfit if len(fits) > 1 else math.inf
+    return Verdict(rivals, True, evidence, scale, found, end, drift, near, second)
 
 
 def named(pattern: Pattern) -> str:

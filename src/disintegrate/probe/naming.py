@@ -26,7 +26,7 @@ from disintegrate.probe.far_out import (
 )
 from disintegrate.probe.findings import NOT_ASKED, Findings
 from disintegrate.probe.first_nodes import RAYS, by_first_nodes
-from disintegrate.probe.one_kink import members_of
+from disintegrate.probe.one_kink import members_of, shapes
 from disintegrate.probe.own_number import USUAL, OwnNumber
 from disintegrate.probe.ray import Origin, Ray, first_kink, kink_beyond
 from disintegrate.probe.result import Finding, NamedRule, Override
@@ -57,6 +57,10 @@ MANY_KINKS = 2.0
 NUMBERS = 14
 # So few that are left are asked about rather than told apart by more kinks.
 ASKABLE = 3
+# So many that staircases leave are weighed by sums.
+SEVERAL = 50
+# So many rules that one kink leaves are told apart by what they weigh the baseline with.
+ENDS = 12
 # Queries that it takes to solve for a baseline that is weighed.
 KEPT_WEIGHED = 14
 # Why a rule was taken back.
@@ -177,7 +181,7 @@ class Naming:
         possible = tuple(NamedRule(*member) for fit in verdict.fits for member in fit.pattern.members)
         self.findings.add(rules=Finding(None, verdict.evidence), possible=possible)
         judged = [row for row, scale in zip(ray.raw, ray.scales, strict=True) if scale <= verdict.cap * (1 + 1e-9)]
-        if (verdict.decided or verdict.few_nodes) and self._begins_there(origin, judged):
+        if (verdict.decided or 0 < len(verdict.fits) <= SEVERAL) and self._begins_there(origin, judged):
             asked = len(self.asker.numbers)
             chosen = self._siblings(probabilities=begin.drifting).choose(first, kink, ray, verdict)
             if self._begins_there(origin, self.asker.numbers[asked:]):
@@ -227,11 +231,30 @@ class Naming:
         own = self.own_number.among(found.numbers)
         members = [member for member in found.members if own in (None, member[1])]
         self.findings.add(rules=Finding(None, found.evidence), possible=tuple(NamedRule(*member) for member in members))
-        if found.decided:
+        evidence, decided = found.evidence, found.decided
+        if not decided and members and len(groups_of(members)) <= ENDS:
+            members = self._weighing_alike(ray, members)
+            decided = len({shape for shape in shapes() if set(shape.members) & set(members)}) == 1
+            evidence += "; far out they weigh the gradient at the baseline otherwise"
+        if decided:
             siblings = self._siblings(probabilities=ray.drifting)
-            self.by_mass = partial(siblings.of_mass, ray, found.place, members, found.evidence)
+            self.by_mass = partial(siblings.of_mass, ray, found.place, members, evidence)
             self.findings.add(rules=self.by_mass())
         return True
+
+    def _weighing_alike(self, ray: Ray, members: list[tuple[str, int]]) -> list[tuple[str, int]]:
+        """Those of some rules that weigh the gradient at a baseline that was sent as the service does."""
+        among = keeping(patterns(), lambda *member: member in members)
+        near, out = (
+            Ray(self.asker, ray.origin, ray.direction, ray.target, drifting=ray.drifting, steps=ray.steps)
+            for _ in range(2)
+        )
+        if ray.drifting:
+            left = self._agreeing(near, out)
+            among = keeping(among, lambda *member: any(member in pattern.members for pattern in left))
+        elif self._near(near) <= STRAY and (gradient := Gradient.of(near, self.spread)) is not None:
+            among = agreeing_affine(near, gradient.rays, among)
+        return [member for pattern in among for member in pattern.members] or members
 
     def _confirm(self) -> None:
         """Take a rule back whose number of steps, where a caller may set them, gets another answer than none."""
@@ -308,6 +331,10 @@ class Naming:
         numbers = sorted({steps for _, steps in told.members})
         if not told.decided and len(numbers) <= NUMBERS and (own := self.own_number.among(numbers)) is not None:
             among = keeping(among, lambda _, steps: steps == own)
+            members = [member for pattern in among for member in pattern.members]
+            if len(groups_of(members)) == 1:
+                evidence = f"{evidence}; of those left {own} steps got the answer without a number"
+                self.findings.add(rules=Finding(tuple(NamedRule(*member) for member in members), evidence))
         return among, told
 
     def _rule_at_baseline(

@@ -25,6 +25,9 @@ from disintegrate.progress import SILENT, Progress
 ASIDE = 0.5
 # Queries kept for solving for the service's own baseline, behind a softmax and elsewhere.
 KEPT_PROBABILITIES, KEPT = 20, 12
+# How much further off a solved baseline may be than answers on both sides say: in one coordinate of a hundred thousand
+# the gradient changed its sign between them.
+WIDER = 4.0
 # Steps that are asked to see whether a caller may set them.
 STEPS = (3, 7, 50, 64)
 
@@ -241,6 +244,7 @@ class _Session:
         name, point = found.name or "another", found.point
         evidence = f"all attributions are 0 at {name}"
         if found.name is None:
+            found = replace(found, error=WIDER * found.error)
             known = np.isfinite(found.error)
             evidence = (
                 f"attributions vanish at a point known to {np.median(found.error[known]):.1g} "

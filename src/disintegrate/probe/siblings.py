@@ -8,6 +8,7 @@ mass, and where the last node lies: seen where the service honours steps or base
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 from jaxtyping import Float64
@@ -16,9 +17,11 @@ from disintegrate.probe.alike import groups_of
 from disintegrate.probe.along_gradient import CLOSE, TURNS, Gradient, along_gradient
 from disintegrate.probe.anchored import weighting
 from disintegrate.probe.asking import Asker
+from disintegrate.probe.at_nodes import at_nodes
 from disintegrate.probe.completeness import Sums, kinks_misfit
 from disintegrate.probe.explore import FEW_NODES, STAIRCASE, Verdict
 from disintegrate.probe.falling_ray import Told
+from disintegrate.probe.one_kink import quadrature
 from disintegrate.probe.ray import Origin, Ray, kink_beyond
 from disintegrate.probe.result import Finding, NamedRule
 from disintegrate.probe.staircase import Fit, keeping, patterns
@@ -33,6 +36,15 @@ FEW_TURNS = 2
 INTEGRAL = ("gauss_legendre", 128)
 # Scales of a ray that is to confirm a rule which sums alone named, and how much likelier it must be there.
 ANOTHER, LIKELIER = (1e-3, 0.1, 0.25, 0.5, 0.8, 1.3), 3.0
+# Rules of so few nodes are told by outputs on either side of each; numbers of steps of the others that they are held
+# against; and how much less likely those are that no staircase fitted.
+AT_NODES, RIVALS, UNEXPECTED = 4, (5, 6, 8, 11, 16, 32, 64), 8.0
+# How badly staircases may fit whose sums are weighed, in units of the noise.
+CLEAN = 1.2
+# What such sums count for: few large kinks are no walk of many small ones.
+TEMPERED = 0.5
+# Numbers of steps beside those that fit.
+BESIDE = (-2, -1, 0, 1, 2)
 # How far the ends of a ray that is asked from both lie aside of the baseline and the input, in units of the inputs.
 ASIDE = 0.1
 
@@ -72,6 +84,8 @@ class Siblings:
             near: the ray that the verdict is about.
             verdict: the patterns that are left.
         """
+        if not verdict.decided:
+            return self._of_any(first, near, verdict)
         groups = groups_of([member for fit in verdict.fits for member in fit.pattern.members])
         fits = [next(fit for fit in verdict.fits if group[0] in fit.pattern.members) for group in groups]
         misfit = np.array([fit.misfit for fit in fits])
@@ -86,29 +100,45 @@ class Siblings:
             score = score + self._by_mirror(near.origin, groups)
             evidence += "; the same ray from both ends says whether it is symmetric"
         if undecided(score) and verdict.drift == 0 and not self.probabilities and near is not first:
-            score = score + self._by_kinks(near, verdict, groups, fits)
+            said = self._by_kinks(near, verdict, groups, fits)
+            score = score + (said if said.any() else weighing.by_paid(near))
             evidence += "; the places of its kinks in the outputs were weighed too"
         found = self._by_sums(first, kink, weighing, score, evidence)
-        if not verdict.decided:
-            found = self._confirmed(found, weighing, first)
         return self._unless_integral(found, [near, first])
 
-    def _confirmed(
-        self, found: Finding[tuple[NamedRule, ...]], weighing: Weighing, first: Ray
-    ) -> Finding[tuple[NamedRule, ...]]:
-        """Take a rule back that its sums alone named if those of one more ray are not its own."""
-        if found.value is None:
-            return found
-        named = (found.value[0].rule, found.value[0].steps)
-        ray = Ray(self.asker, first.origin, self._ahead(first.origin, 1), self.target, steps=weighing.few)
-        ray.ask(list(ANOTHER)[: self.asker.left])
-        if not ray.scales:
-            return Finding(None, f"{found.evidence}; but no query was left to see another ray")
-        score = weighing.by_paid(ray)
-        own = next(index for index, group in enumerate(weighing.groups) if named in group)
-        if np.delete(score, own).max(initial=-np.inf) < score[own] - LIKELIER:
-            return found
-        return Finding(None, f"{found.evidence}; but those of another ray are not")
+    def _of_any(self, first: Ray, near: Ray, verdict: Verdict) -> Finding[tuple[NamedRule, ...]]:
+        """The rule of several that staircases leave, if sums tell it from them and from those that fit none."""
+        misfits = {member: fit.misfit for fit in verdict.fits for member in fit.pattern.members}
+        numbers = {steps + beside for _, steps in misfits for beside in BESIDE}
+        groups = groups_of(
+            [
+                (rule, steps)
+                for pattern in patterns()
+                for rule, steps in pattern.members
+                if steps in numbers or len(pattern.nodes) <= AT_NODES or steps in RIVALS
+            ]
+        )
+        least = min(misfits.values())
+        worse = [min(misfits.get(member, math.inf) for member in group) - least for group in groups]
+        score = np.array([-min(value / (2 * verdict.scale), UNEXPECTED) for value in worse])
+        weighing = Weighing(self.asker, groups, self.probabilities, near.scatter, None)
+        # where other kinks are mixed in, sums of these answers are not those of one
+        for ray in dict.fromkeys([near, first] if verdict.scale < CLEAN else [first]):
+            score = score + TEMPERED * weighing.by_paid(ray, score)
+        evidence = (
+            f"{verdict.evidence}; their sums were weighed against the outputs, and against those of any other rule"
+        )
+        few = np.array([len(quadrature(*group[0])[0]) <= FEW_NODES for group in groups])
+        if few[int(np.argmax(score))]:
+            gradient = self.gradient or Gradient.of(first, self.spread)
+            if near.scatter or self.probabilities or gradient is None:
+                return Finding(None, f"{evidence}; that does not tell rules of few nodes apart here")
+            score, asked = at_nodes(weighing, gradient, score, few, np.isfinite(worse))
+            evidence += f"; {asked} answers on either side of their nodes were weighed too"
+        known = np.isfinite(worse) | np.array([len(quadrature(*group[0])[0]) <= AT_NODES for group in groups])
+        if not known[int(np.argmax(score))]:
+            return Finding(None, f"{evidence}; they are rather those of another")
+        return _chosen(groups, score, evidence)
 
     def _unless_integral(
         self, found: Finding[tuple[NamedRule, ...]], rays: list[Ray]
