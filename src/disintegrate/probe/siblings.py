@@ -204,7 +204,8 @@ class Siblings:
             score, asked = along_gradient(weighing, gradient, start, range(FEW_TURNS, TURNS))
         asked += others
         evidence += f"; the sums of {asked} answers, most of them along the gradient, were weighed against the outputs"
-        found, left = _chosen(weighing.groups, score, evidence), _close(weighing.groups, score, CLOSE)
+        sure = SURE if self.asker.left else SURE_AT_LAST
+        found, left = _chosen(weighing.groups, score, evidence, sure), _close(weighing.groups, score, CLOSE)
         if not nodes_seen and found.value is not None and any(named.rule == "trapezoid" for named in found.value):
             # so would those of any closed rule of a higher order: only a staircase shows where nodes lie
             return Finding(None, f"{evidence}; they fit a trapezoid, as those of another closed rule might"), left
