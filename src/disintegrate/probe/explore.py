@@ -33,7 +33,7 @@ MARGIN, WORST, SPARE, SHARE = 25.0, 2.0, 6, 0.4
 # other comes so near by so many times.
 ALONE, MANY = 10.0, 6
 # Rules of so few nodes, and so few patterns, are told apart by sums where so many answers leave no other.
-FEW_NODES, SUMMED, TAKEN = 8, 50, 14
+FEWEST_NODES, FEW_NODES, SUMMED, TAKEN, TAKEN_MORE = 3, 8, 50, 14, 20
 # The same where so few patterns are possible that hardly one of them could fit by chance.
 FEW, SPARE_FEW, SHARE_FEW = 8, 3, 0.2
 # Queries that it takes to find a kink, to turn to it, and to tell its staircase.
@@ -87,9 +87,11 @@ class Verdict:
     @property
     def few_nodes(self) -> bool:
         """Whether many answers leave rules of so few nodes alone that sums of attributions tell them apart."""
-        if self.found is None or len(self.found.scales) < TAKEN or len(self.fits) > SUMMED:
+        if self.found is None or len(self.fits) > SUMMED:
             return False
-        return all(len(fit.pattern.nodes) <= FEW_NODES for fit in self.fits)
+        most = max((len(fit.pattern.nodes) for fit in self.fits), default=0)
+        taken = TAKEN if most <= FEWEST_NODES else TAKEN_MORE
+        return len(self.found.scales) >= taken and most <= FEW_NODES
 
     def with_steps(self, steps: int) -> Verdict:
         """The verdict where the service's own number of steps is known, and is that of some of these rules."""

@@ -16,6 +16,7 @@ from disintegrate.errors import DisintegrateError
 from disintegrate.probe.asking import Spent
 from disintegrate.probe.explore import STAIRCASE
 from disintegrate.probe.far_out import baseline_and_mass, far_of
+from disintegrate.probe.last_kink import by_last_kink
 from disintegrate.probe.one_kink import quadrature
 from disintegrate.probe.ray import Ray, seen_by
 from disintegrate.probe.staircase import MOST_STEPS
@@ -29,6 +30,8 @@ GRID, TINY = 6000, 1e-10
 WORSE = 10.0
 # How many numbers are worth asking: as a share of the likeliest, and at least; and where a walk tells.
 TRIED, FEWEST, WALKED = 0.6, 6, 0.35
+# What must be left to look for the last kink of a ray.
+ENOUGH = 16
 
 
 def numbers(ray: Callable[[int | None], Ray], rule: str, most: int, *, walk: bool) -> Sequence[int]:
@@ -53,6 +56,17 @@ def numbers(ray: Callable[[int | None], Ray], rule: str, most: int, *, walk: boo
         return likely[: min(int(max(TRIED * likely[0], FEWEST)), most)]
     # a walk tells a large number too roughly for a few questions to hit it: kinks tell more, if enough is left for them
     left = ray(None).asker.left - 1
+    if likely[0] > FEWEST and left >= ENOUGH and not ray(None).asker.in_unit_range:
+        try:
+            told = by_last_kink(ray, rule)
+        except Spent:
+            raise
+        except DisintegrateError:
+            # Captum's Riemann rules refuse a single step
+            told = []
+        if told:
+            return told
+        left = ray(None).asker.left - 1
     return likely[:left] if WALKED * likely[0] <= left or left < STAIRCASE else []
 
 
