@@ -95,11 +95,12 @@ def test_answers_that_come_later_refute_a_pattern_that_lies_far_from_them(misfit
     before, after = (_verdict(pattern_misfit, rows) for pattern_misfit, rows in ((10.0, 12), (misfit, 17)))
     assert after.refuted_since(before) is refuted
     assert not before.refuted_since(before)
+    assert not _verdict(misfit, 17, 1000.0).refuted_since(before)
     assert pattern is before.fits[0].pattern
 
 
-def _verdict(misfit: float, rows: int) -> Verdict:
+def _verdict(misfit: float, rows: int, second: float = 80.0) -> Verdict:
     some = np.zeros(rows)
     found = Readings(some, some, some[:, None], some[:, None], np.ones(1), np.ones((1, 1)), some[:, None], ramps=False)
     fit = Fit(patterns(8)[9], misfit, np.ones(1), np.ones(1), np.ones(1), rows - 2, np.ones(1))
-    return Verdict((fit,), True, "the one that is left", found=found)
+    return Verdict((fit,), True, "the one that is left", found=found, second=second)

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from disintegrate import Capabilities, Explainer, LocalExplainer, Output, Recording, Wire, Wired, probe
+from disintegrate import Capabilities, Deaf, Explainer, LocalExplainer, Output, Recording, Wire, Wired, probe
 from disintegrate.errors import NotPermitted
 from disintegrate.explainers.protocol import Explanation, Request
+from disintegrate.probe import Override
 from disintegrate.probe.along_gradient import Gradient
 from disintegrate.probe.asking import Asker
 from disintegrate.probe.explore import Verdict, explore
@@ -238,3 +239,18 @@ def test_the_last_few_numbers_are_asked_about_rather_than_told_apart(monkeypatch
         found = explore(ray, 1.0, reserve=0, generator=np.random.default_rng(0), known=left, askable=askable)
         assert found.numbers == [40, 41]
         assert (ray.asker.left == 20) is bool(askable)  # as many as are asked at first
+
+
+@pytest.mark.parametrize("ignored", [True, False])
+def test_steps_are_honoured_though_the_gradient_changes_only_beyond_the_input(ignored: bool) -> None:
+    # all units are on up to the inputs, so any number of steps gets the same answer there
+    torch.manual_seed(0)
+    first = nn.Linear(SIZE, 20)
+    with torch.no_grad():
+        first.bias += 3.0
+    network = nn.Sequential(first, nn.ReLU(), nn.Linear(20, 3))
+    # in three digits; in all of them rounding tells
+    within = Capabilities(rule="riemann_right", default_steps=3)
+    service = Wired(LocalExplainer(network, within), Wire(significant_digits=3))
+    found = probe(Deaf(service, steps=ignored, baseline=True), inputs()[:2], np.array([0, 1]))
+    assert found.steps_override.value is (Override.IGNORED if ignored else Override.HONOURED), found.steps_override

@@ -72,8 +72,8 @@ class Verdict:
         return self.decided and self.second < ALONE * self.fits[0].misfit
 
     def refuted_since(self, before: Verdict) -> bool:
-        """Whether answers that came after the one pattern was left lie too far from it."""
-        if not (self.decided and self.found and before.found) or self.fits[0].pattern is not before.fits[0].pattern:
+        """Whether chance may still have chosen the pattern, and answers that came since lie too far from it."""
+        if not (self.narrow and self.found and before.found) or self.fits[0].pattern is not before.fits[0].pattern:
             return False
         more = len(self.found.scales) - len(before.found.scales)
         return self.fits[0].misfit - before.fits[0].misfit > UNSEEN * more > 0

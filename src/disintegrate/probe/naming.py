@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,11 +14,11 @@ from disintegrate.probe.alike import groups_of
 from disintegrate.probe.along_gradient import Gradient
 from disintegrate.probe.asking import Asker
 from disintegrate.probe.by_steps import by_steps
+from disintegrate.probe.close_by import agreeing_close_by, stray
 from disintegrate.probe.explore import FEW, LEAST_KEPT, Verdict, explore
 from disintegrate.probe.falling_ray import Told
 from disintegrate.probe.far_out import (
     agreeing_affine,
-    agreeing_saturated,
     alike_at_baseline,
     baseline_and_mass,
     weigh_baseline,
@@ -31,7 +30,7 @@ from disintegrate.probe.own_number import USUAL, OwnNumber
 from disintegrate.probe.ray import Origin, Ray, first_kink, kink_beyond
 from disintegrate.probe.result import Finding, NamedRule, Override
 from disintegrate.probe.siblings import Siblings
-from disintegrate.probe.softmax import CLASSES, NEAR, liveliest, liveliness, saturates, some_is_left
+from disintegrate.probe.softmax import CLASSES, liveliest, saturates, some_is_left
 from disintegrate.probe.staircase import Pattern, keeping, patterns
 from disintegrate.probe.steer import steered
 from disintegrate.probe.ties import agreeing_tied
@@ -41,18 +40,16 @@ RESERVE, RESERVE_FEW_STEPS = 8, 3
 # Largest input that is made of neighbouring coordinates only: fewer kinks, and digits enough.
 WIDE = 400
 PATCH = 10
-# How much nearer the baseline is asked for its gradient, in units of the inputs' spread; under a coarse wire; and in
-# units of how far the baseline may be off.
-NEARER, NEARER_COARSE, RESOLVED = 2e-4, 2.5e-3, 100.0
 # Rules that weigh the baseline alike are weighed by sums if there are no more.
 WEIGHED = 48
 # Weights of the baseline are alike that differ by less than this factor: a trapezoid's is half of the others.
 HALF = 1.5
-# How much of an answer may come from coordinates in which the baseline is not known; and behind a softmax, by what
-# share the gradient close by may be another for it.
-STRAY, STRAY_SOFTMAX = 1e-3, 0.1
+# How much of an answer may come from coordinates in which the baseline is not known.
+STRAY = 1e-3
 # How long the ray is on which numbers of steps are asked, in units of the inputs' spread.
 MANY_KINKS = 2.0
+# A number of steps that is not asked elsewhere.
+OTHER_STEPS = 5
 # Numbers of steps that are asked whether they are the service's own, at most.
 NUMBERS = 14
 # So few that are left are asked about rather than told apart by more kinks.
@@ -126,10 +123,11 @@ class Naming:
         if weighed and not self.asker.coarse:
             self._release()
         among, told, tied = patterns(), None, False
-        # where a baseline may be sent, kinks tell more of a rule that weighs it, if they do not drown in the digits
-        by_sums = origin.named is None or self.asker.coarse
+        # where a baseline may be sent, kinks tell more of a rule that weighs it, if they do not drown in the digits and
+        # it need not be solved for afterwards
+        by_sums = origin.named is None or self.asker.coarse or self.kept > 0
         if drifting and (by_sums or not weighed):
-            among = self._agreeing(begin, out)
+            among = agreeing_close_by(begin, out, self.spread)
             # ties, or a baseline that is not known well, leave open whether and with what that is weighed
             tied = len(among) > WEIGHED
             if tied:
@@ -164,7 +162,7 @@ class Naming:
             bracket = first_kink(ray)
         first = ray
         if bracket is not None:
-            self._steps_ignored()
+            self._steps_ignored(ray)
             kink = bracket.middle
             own = self.own_number.among(USUAL)
             among = keeping(among, lambda rule, steps: (rules is None or rule in rules) and own in (None, steps))
@@ -227,7 +225,7 @@ class Naming:
         found = across(ray, self._direction, self.own_number, self.generator)
         if found is None:
             return False
-        self._steps_ignored()
+        self._steps_ignored(ray)
         own = self.own_number.among(found.numbers)
         members = [member for member in found.members if own in (None, member[1])]
         self.findings.add(rules=Finding(None, found.evidence), possible=tuple(NamedRule(*member) for member in members))
@@ -250,9 +248,9 @@ class Naming:
             for _ in range(2)
         )
         if ray.drifting:
-            left = self._agreeing(near, out)
+            left = agreeing_close_by(near, out, self.spread)
             among = keeping(among, lambda *member: any(member in pattern.members for pattern in left))
-        elif self._near(near) <= STRAY and (gradient := Gradient.of(near, self.spread)) is not None:
+        elif stray(near, self.spread) <= STRAY and (gradient := Gradient.of(near, self.spread)) is not None:
             among = agreeing_affine(near, gradient.rays, among)
         return [member for pattern in among for member in pattern.members] or members
 
@@ -287,32 +285,25 @@ class Naming:
             gradient=self.gradient,
         )
 
-    def _steps_ignored(self) -> None:
+    def _steps_ignored(self, ray: Ray | None = None) -> None:
+        """Take note that a number of steps is ignored, once the gradient is seen to change: it did not get others.
+
+        Without a softmax it may not have changed on the way to the input that was asked with numbers of steps, so a ray
+        on which it does is asked with another one.
+        """
         found = self.findings.result.steps_override
-        if found.value is None and found.evidence != NOT_ASKED:
-            evidence = f"{found.evidence}, and the gradient changes along rays"
-            self.findings.add(steps_override=Finding(Override.IGNORED, evidence))
-
-    def _near(self, near: Ray) -> float:
-        """Ask close to the baseline; by what share the gradient there may be another where that is not known."""
-        lost = ~np.isfinite(near.origin.error)
-        if lost.all():
-            return math.inf
-        resolved = RESOLVED * float(np.median(near.origin.error[~lost])) / self.spread
-        nearer = min(max(NEARER_COARSE if self.asker.coarse else NEARER, resolved), NEAR / 2)
-        near.ask([nearer] if near.scales else [NEAR, nearer])
-        nearest = near.raw[-1]
-        if not nearest.any():
-            return math.inf
-        if near.drifting:
-            return abs(float(nearest[lost].sum())) / max(liveliness(near), 1e-300)
-        # it shifts the gradient as much as a step along the ray that changes the output as much
-        return float(np.linalg.norm(nearest[lost])) * near.scales[-1] / float(np.linalg.norm(nearest[~lost]))
-
-    def _agreeing(self, near: Ray, out: Ray) -> tuple[Pattern, ...]:
-        """The patterns that weigh the baseline as answers behind a softmax do; all where that is not known so well."""
-        stray = self._near(near)
-        return agreeing_saturated(near, out, patterns(), 2 * stray) if stray < STRAY_SOFTMAX else patterns()
+        if found.value is not None or found.evidence == NOT_ASKED:
+            return
+        if ray is not None and ray.scales and not ray.drifting and self.asker.left:
+            row = int(np.argmax(np.abs(ray.scales)))
+            point = self.asker.sent((ray.origin.point + ray.scales[row] * ray.direction)[None])
+            answer = self.asker.ask(point, ray.target, steps=OTHER_STEPS, origin=ray.origin.named).attribution[0]
+            if (np.abs(answer - ray.raw[row]) > 6 * self.asker.noise).any():
+                evidence = f"{OTHER_STEPS} steps got another answer than no number, where the gradient changes"
+                self.findings.add(steps_override=Finding(Override.HONOURED, evidence))
+                return
+        evidence = f"{found.evidence}, and the gradient changes along rays"
+        self.findings.add(steps_override=Finding(Override.IGNORED, evidence))
 
     def _first_nodes(self, near: Ray, out: Ray, among: tuple[Pattern, ...]) -> tuple[tuple[Pattern, ...], Told | None]:
         """Find the rule by its first nodes, where a softmax falls; the patterns that are left, and what they told."""
@@ -341,7 +332,7 @@ class Naming:
         self, near: Ray, out: Ray, among: tuple[Pattern, ...], told: Told | None, *, tied: bool
     ) -> tuple[Pattern, ...]:
         """Find the rule by what it weighs the baseline with; the patterns that are left."""
-        if not near.drifting and self._near(near) > STRAY:
+        if not near.drifting and stray(near, self.spread) > STRAY:
             return among
         gradient = Gradient.of(near, self.spread)
         left = among

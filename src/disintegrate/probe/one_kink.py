@@ -26,8 +26,6 @@ NEAREST, FARTHEST, START, MORE = 1.02, 5.0, 8, 3
 # How much more the second-best rule must cost than the best; how far the best may lie from the answers, in units of the
 # noise; and with how many answers to spare.
 MARGIN, WORST, SPARE, FREEDOM = 25.0, 3.0, 4, 3
-# Queries that are kept for what a kink leaves open: how the baseline is weighed, and the mass.
-KEPT = 7
 # How many times as much as needed the last answers should have told, where further ones are in vain.
 PROMISED = 1.5
 # How far out answers are judged, in units of the place behind the kink: as far as other kinks leave enough of them.
@@ -158,7 +156,7 @@ def told(
         # where a kink before the bracket makes a staircase that another rule's could be, no answer of this ray helps
         stalled = weighed.explains and left == before and promised > PROMISED * MARGIN * weighed.scale
         before = left
-        count = min(MORE, ray.asker.left - KEPT)
+        count = min(MORE, ray.asker.left)
         in_vain = not weighed.explains or len(left) > OPEN * len(offered_shapes) > 1
         if settled or count <= 0 or (in_vain and rows > ENOUGH):
             break

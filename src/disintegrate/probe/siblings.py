@@ -92,7 +92,7 @@ class Siblings:
         score = -(misfit - misfit.min()) / (2 * verdict.scale)
         evidence = verdict.evidence
         few = FEW_STEPS if self.steps_honoured else None
-        weighing = Weighing(self.asker, groups, self.probabilities, near.scatter, few, complete=verdict.decided)
+        weighing = Weighing(self.asker, groups, self.probabilities, near.scatter, few)
         if len(groups) > 1 and self.steps_honoured and self.asker.left >= 3:
             score = score + self._by_few_steps(near, verdict, groups, fits)
             evidence += "; answers with few steps tell its like apart"
