@@ -247,7 +247,7 @@ def test_steps_are_honoured_though_the_gradient_changes_only_beyond_the_input(ig
     torch.manual_seed(0)
     first = nn.Linear(SIZE, 20)
     with torch.no_grad():
-        first.bias += 3.0
+        nn.init.constant_(first.bias, 3.0)
     network = nn.Sequential(first, nn.ReLU(), nn.Linear(20, 3))
     # in three digits; in all of them rounding tells
     within = Capabilities(rule="riemann_right", default_steps=3)
