@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -254,3 +255,26 @@ def test_steps_are_honoured_though_the_gradient_changes_only_beyond_the_input(ig
     service = Wired(LocalExplainer(network, within), Wire(significant_digits=3))
     found = probe(Deaf(service, steps=ignored, baseline=True), inputs()[:2], np.array([0, 1]))
     assert found.steps_override.value is (Override.IGNORED if ignored else Override.HONOURED), found.steps_override
+
+
+def test_steps_that_are_ignored_are_said_to_be_though_a_batch_is_rounded_otherwise() -> None:
+    # a baseline may be sent, so kinks are closed in on in requests of several rows
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(SIZE, 40), nn.ReLU(), nn.Linear(40, 40), nn.ReLU(), nn.Linear(40, 3))
+    service = LocalExplainer(network, Capabilities(rule="gauss_legendre", default_steps=50))
+    found = probe(Deaf(_Unsteady(service), steps=True, baseline=False), inputs()[:2], np.array([0, 1]))
+    assert found.steps_override.value is Override.IGNORED, found.steps_override
+
+
+class _Unsteady:
+    """A service whose last bit hangs on how many rows a request has."""
+
+    def __init__(self, inside: Explainer) -> None:
+        self._inside = inside
+        self.capabilities = inside.capabilities
+
+    def explain(self, request: Request) -> Explanation:
+        """Answer, a little larger where there are several rows."""
+        answer = self._inside.explain(request)
+        factor = np.float32(1 + 3e-7 * (len(request.inputs) > 1))
+        return replace(answer, attribution=answer.attribution * factor)
