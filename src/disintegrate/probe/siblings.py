@@ -128,7 +128,7 @@ class Siblings:
         evidence = (
             f"{verdict.evidence}; their sums were weighed against the outputs, and against those of any other rule"
         )
-        few = np.array([len(quadrature(*group[0])[0]) <= FEW_NODES for group in groups])
+        few = np.array([_has_few(group) for group in groups])
         if few[int(np.argmax(score))]:
             gradient = self.gradient or Gradient.of(first, self.spread)
             if near.scatter or self.probabilities or gradient is None:
@@ -192,6 +192,10 @@ class Siblings:
         before, others = np.array([scores.get(group[0], 0.0) for group in weighing.groups]), 0
         start = before
         score, asked = along_gradient(weighing, gradient, start, range(FEW_TURNS))
+        if undecided(score) and not self.probabilities and all(_has_few(group) for group in weighing.groups):
+            every = np.ones(len(weighing.groups), bool)
+            score, more = at_nodes(weighing, gradient, start, every, every)
+            asked += more
         if undecided(score) and not near.origin.error.any():
             # where a baseline is known exactly, sums before the first kink of a ray say more than any
             bracket = kink_beyond(near)
@@ -322,6 +326,10 @@ class Siblings:
                 return np.where(np.isfinite(origin.error), ahead, 0.0)
         signs = self.generator.choice((-1.0, 1.0), origin.point.size)
         return np.where(np.isfinite(origin.error), signs * self.spread, 0.0)
+
+
+def _has_few(group: list[tuple[str, int]]) -> bool:
+    return len(quadrature(*group[0])[0]) <= FEW_NODES
 
 
 def _close(groups: list[list[tuple[str, int]]], score: Float64[np.ndarray, " g"], by: float) -> list[tuple[str, int]]:
