@@ -101,7 +101,7 @@ class Siblings:
             evidence += "; the same ray from both ends says whether it is symmetric"
         if undecided(score) and verdict.drift == 0 and not self.probabilities and near is not first:
             said = self._by_kinks(near, verdict, groups, fits)
-            score = score + (said if said.any() else weighing.by_paid(near))
+            score = score + (said if said.any() or near.scatter else weighing.by_paid(near))
             evidence += "; the places of its kinks in the outputs were weighed too"
         found = self._by_sums(first, kink, weighing, score, evidence)
         return self._unless_integral(found, [near, first])
