@@ -49,7 +49,7 @@ def at_nodes(
         few: which of the groups have few nodes.
         fitting: which of them staircases left.
     """
-    asker, asked = weighing.asker, 0
+    asker, before = weighing.asker, weighing.asker.spent
     score = start + _said(weighing, gradient.rays, start)
     looks = np.zeros(len(weighing.groups), int)
     while asker.left:
@@ -63,11 +63,9 @@ def at_nodes(
         ray = gradient.rays[looks[best] % 2]
         scale = SUMS[looks[best] // 2] * _unit(ray)
         looks[best] += 1
-        wanted = _wanted(ray, weighing.groups[best], scale, _apart(ray))[: asker.left]
-        ray.ask(wanted)
-        asked += len(wanted)
+        ray.ask(_wanted(ray, weighing.groups[best], scale, _apart(ray))[: asker.left])
         score = start + _said(weighing, gradient.rays, start)
-    return score, asked
+    return score, asker.spent - before
 
 
 def _unit(ray: Ray) -> float:
@@ -86,7 +84,7 @@ def _unit(ray: Ray) -> float:
 
 def _apart(ray: Ray) -> float:
     """How far on either side of a node outputs are asked, as a share."""
-    output = np.abs(ray.outputs[-1:]) if ray.outputs else np.ones(1)
+    output = np.abs(ray.outputs[-1:])
     grain = float(ray.asker.deviation(output)[0]) / max(float(output[0]), 1e-300)
     return min(max(APART * grain, NARROWEST), WIDEST)
 

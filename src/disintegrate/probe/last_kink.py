@@ -43,16 +43,16 @@ def by_last_kink(ray: Callable[[int | None], Ray], rule: str) -> list[int]:
     own = ray(None)
     if float(own.asker.deviation(np.ones(1))[0]) > DIGITS:
         return []
-    bracket = _last_kink(ray(1), float(quadrature(rule, 1)[0][0]))
-    if bracket is None:
+    kink = _last_kink(ray(1), float(quadrature(rule, 1)[0][0]))
+    if kink is None:
         return []
     left = dict.fromkeys(range(2, MOST_STEPS + 1), 0.0)
-    nearest, furthest, scale = bracket.low, math.inf, BEFORE * bracket.high
+    nearest, furthest, scale = kink.low, math.inf, BEFORE * kink.high
     for _ in range(ANSWERS):
         if not own.asker.left:
             break
         own.ask([scale])
-        seen = _share(ray, bracket, scale)
+        seen = _share(ray, kink, scale)
         if OFF * seen.noise > RESOLVED:
             break
         if abs(seen.share) < OFF * seen.noise:
@@ -61,7 +61,7 @@ def by_last_kink(ray: Callable[[int | None], Ray], rule: str) -> list[int]:
             nearest = scale
         else:
             nearest = scale
-            off = {steps: before + _off(rule, steps, scale, bracket, seen) for steps, before in left.items()}
+            off = {steps: before + _off(rule, steps, scale, kink, seen) for steps, before in left.items()}
             left = {steps: value for steps, value in off.items() if value < OFF} or left
             if len(left) < max(own.asker.left, LAST):
                 return sorted(left, key=left.__getitem__)
@@ -70,7 +70,7 @@ def by_last_kink(ray: Callable[[int | None], Ray], rule: str) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Bracket:
+class LastKink:
     """Between which places the last kink lies, and the scales of the answers of one step before and behind all."""
 
     low: float
@@ -88,7 +88,7 @@ class Share:
     aside: float
 
 
-def _last_kink(one: Ray, node: float) -> Bracket | None:
+def _last_kink(one: Ray, node: float) -> LastKink | None:
     """The last kink of a ray by the gradients that one step shows; None where none is seen."""
     one.ask([FAR / node])
     behind, low = one.scales[-1], FAR
@@ -102,8 +102,8 @@ def _last_kink(one: Ray, node: float) -> Bracket | None:
             middle = math.sqrt(low * high)
             one.ask([middle / node])
             if _changed(one, behind, one.scales[-1]):
-                return Bracket(middle, high, one.scales[-1], behind)
-            return Bracket(low, middle, before, behind)
+                return LastKink(middle, high, one.scales[-1], behind)
+            return LastKink(low, middle, before, behind)
     return None
 
 
@@ -113,11 +113,11 @@ def _changed(one: Ray, behind: float, scale: float) -> bool:
     return float(gap @ gap) > CLEAR * float((noise[1, scale] ** 2 + noise[1, behind] ** 2).sum())
 
 
-def _share(ray: Callable[[int | None], Ray], bracket: Bracket, scale: float) -> Share:
+def _share(ray: Callable[[int | None], Ray], kink: LastKink, scale: float) -> Share:
     answers, noise = seen_by({1: ray(1), None: ray(None)})
-    behind = answers[1, bracket.behind]
-    jump, added = answers[1, bracket.before] - behind, answers[None, scale] - behind
-    rough = np.hypot(noise[None, scale], noise[1, bracket.behind])
+    behind = answers[1, kink.behind]
+    jump, added = answers[1, kink.before] - behind, answers[None, scale] - behind
+    rough = np.hypot(noise[None, scale], noise[1, kink.behind])
     size = float(jump @ jump)
     share = float(added @ jump) / size
     rest = added - share * jump
@@ -126,11 +126,11 @@ def _share(ray: Callable[[int | None], Ray], bracket: Bracket, scale: float) -> 
     return Share(share, spread, math.sqrt(beyond / size) / max(abs(share), TINY))
 
 
-def _off(rule: str, steps: int, scale: float, bracket: Bracket, seen: Share) -> float:
+def _off(rule: str, steps: int, scale: float, kink: LastKink, seen: Share) -> float:
     """How far off a share the nearest is that a rule of so many steps may have there, in units of its noise."""
     nodes, weights = quadrature(rule, steps)
     order = np.argsort(nodes)
     places, sums = scale * nodes[order], np.cumsum(weights[order])
-    possible = (places < bracket.high) & (np.append(places[1:], np.inf) > bracket.low)
+    possible = (places < kink.high) & (np.append(places[1:], np.inf) > kink.low)
     off = np.abs(sums - seen.share)[possible] / math.hypot(seen.noise, ROUNDED * seen.share)
     return float(off.min(initial=np.inf))

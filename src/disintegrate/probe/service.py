@@ -25,8 +25,8 @@ from disintegrate.progress import SILENT, Progress
 ASIDE = 0.5
 # Queries kept for solving for the service's own baseline, behind a softmax and elsewhere.
 KEPT_PROBABILITIES, KEPT = 20, 12
-# How much further off a solved baseline may be than answers on both sides say: in one coordinate of a hundred thousand
-# the gradient changed its sign between them.
+# How much further off a solved baseline may be than answers on both sides say, as the gradient may change its sign
+# between them.
 WIDER = 4.0
 # Steps that are asked to see whether a caller may set them.
 STEPS = (3, 7, 50, 64)

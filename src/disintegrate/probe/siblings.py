@@ -34,8 +34,6 @@ FEW_STEPS = 2
 FEW_TURNS = 2
 # What is nearly the integral: rules of few nodes are held against it.
 INTEGRAL = ("gauss_legendre", 128)
-# Scales of a ray that is to confirm a rule which sums alone named, and how much likelier it must be there.
-ANOTHER, LIKELIER = (1e-3, 0.1, 0.25, 0.5, 0.8, 1.3), 3.0
 # Rules of so few nodes are told by outputs on either side of each; numbers of steps of the others that they are held
 # against; and how much less likely those are that no staircase fitted.
 AT_NODES, RIVALS, UNEXPECTED = 4, (5, 6, 8, 11, 16, 32, 64), 8.0
