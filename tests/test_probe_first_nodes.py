@@ -13,9 +13,9 @@ from torch import nn
 from disintegrate import Capabilities, Deaf, Explanation, LocalExplainer, Recording, Request, Wire, Wired, probe
 from disintegrate.probe import Override
 from disintegrate.probe.asking import Asker
-from disintegrate.probe.falling import Answered, Falling, _Given, _Line, log_likelihoods
-from disintegrate.probe.falling_ray import Told
+from disintegrate.probe.falling import Answered, Falling, Given, Line, log_likelihoods
 from disintegrate.probe.first_nodes import by_first_nodes
+from disintegrate.probe.first_rules import Told
 from disintegrate.probe.one_kink import quadrature
 from disintegrate.probe.ray import Origin, Ray
 from disintegrate.probe.staircase import patterns
@@ -92,8 +92,8 @@ def test_what_an_answer_is_given_outputs_is_that_of_the_plain_formula(seed: int)
     rng = np.random.default_rng(seed)
     places = np.sort(rng.uniform(0.5, 20.0, 6))
     falling = Falling(places, -places * rng.uniform(0.8, 1.2, 6), np.full(6, 0.02))
-    line = _Line(falling, 1.5)
-    given_ = _Given(line, 0.5)
+    line = Line(falling, 1.5)
+    given_ = Given(line, 0.5)
     design = line.rows(places)[0]
     prior = np.diag(np.concatenate([[30.0**2, (10 * falling.slope) ** 2], (0.5 * line.changes) ** 2]))
     inside = design @ prior @ design.T + 0.02**2 * np.eye(6)

@@ -101,14 +101,14 @@ def outputs_down(fall: Fall, floor: Floor, node: float) -> Falling | None:
     end = scale * way / (log - top)
     places = [share * end for share in (SHARES_CLOSED if floor.seen else SHARES)]
     ray.ask([place for place in places if abs(place - scale) > CLOSE * place][: ray.asker.left])
-    return _falling(fall)
+    return outputs_of(fall)
 
 
 def _at_baseline(fall: Fall) -> float:
     return fall.near.outputs[int(np.argmin(np.abs(fall.near.scales)))]
 
 
-def _falling(fall: Fall) -> Falling | None:
+def outputs_of(fall: Fall) -> Falling | None:
     """The outputs that are more than noise, with that at the baseline."""
     scales, outputs = np.append(fall.ray.scales, 0.0), np.append(fall.ray.outputs, _at_baseline(fall))
     order = np.argsort(scales)

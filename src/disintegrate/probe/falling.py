@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float64
 
 # Places at which the slope of `log p` may change, and how far inside and beyond what was asked they lie.
-PLACES, INSIDE, BEYOND = 64, 0.3, 1.5
+PLACES, INSIDE, BEYOND = 160, 0.3, 1.5
 # How much it changes there, in units of the slope: less and less with the distance, as the kinks of a ray do.
 CHANGES, FADING = np.geomspace(1e-2, 1e2, 7), (1.5, 2.5)
 # How far `log p` at the baseline, and its slope in units of what it is on average, may lie from 0.
@@ -28,7 +28,9 @@ SIZE, STEEP = 30.0, 10.0
 # is weighed any further.
 FLAT, FAR_OFF = 1e-3, 3.0
 # The least share of an answer by which a node counts for its noise.
-FAINT = 1e-9
+FAINT = 1e-6
+# How much less likely than the best a rule is weighed no further.
+HOPELESS = 60.0
 # How much more than the least that is heard a rule must answer to be left out by silence.
 LOUD = 5.0
 
@@ -77,7 +79,7 @@ class Answered:
     least: Float64[np.ndarray, " z"]
 
 
-class _Line:
+class Line:
     """`log p` as a line whose slope changes at some places, less and less with the distance."""
 
     def __init__(self, falling: Falling, fading: float) -> None:
@@ -98,10 +100,10 @@ class _Line:
         return value, np.concatenate([zeros, ones, (beyond > 0).astype(float)], -1)
 
 
-class _Given:
+class Given:
     """The Gaussian of such lines, given the outputs and how much the slope changes."""
 
-    def __init__(self, line: _Line, change: float) -> None:
+    def __init__(self, line: Line, change: float) -> None:
         self.line = line
         self.change = change
         falling = line.falling
@@ -116,6 +118,8 @@ class _Given:
         inverse = np.linalg.inv(triangle)
         self.root = size[:, None] * inverse
         self.mean = size * (inverse @ seen)
+        self.at_knots = line.rows(line.places)[0] @ self.root
+        self.beyond_knots = line.rows(np.append(line.places[0] / 2, line.places))[1] @ self.root
         # sums of the changes beyond each place, and of the changes times their places
         changes = np.append(self.mean[2:], 0.0)
         self.beyond = np.cumsum(changes[::-1])[::-1]
@@ -139,21 +143,45 @@ class _Given:
         self, answered: Answered, nodes: Float64[np.ndarray, " n"], weights: Float64[np.ndarray, " n"]
     ) -> tuple[float, float]:
         """How likely a rule makes the outputs and the answers, as a logarithm, and the squares by which it misses."""
-        places = answered.scales[:, None] * nodes
-        steep, parts = self._parts(places, weights)
-        total = parts.sum(1)
-        shares = parts / total[:, None]
+        total, moved, between = self.predicted(answered.scales, nodes, weights)
         off = np.log(answered.falls) - np.log(total)
-        heard = (shares > FAINT).any(0)
-        places, steep, shares = places[:, heard], steep[:, heard], shares[:, heard]
-        value, slope = self.line.rows(places)
-        moved = (shares[..., None] * (value - slope / steep[..., None])).sum(1) @ self.root
-        # a change between two answers of the same stretch
-        between = shares * np.interp(places, self.line.places, self.line.changes) * self.change / steep
-        inside = moved @ moved.T + np.diag((answered.deviation / total) ** 2 + (between**2).sum(1))
+        inside = moved @ moved.T + np.diag((answered.deviation / total) ** 2 + between)
         inside += np.outer(answered.common / total, answered.common / total) + answered.level**2
         misfit = float(off @ np.linalg.solve(inside, off))
         return self.outputs - (misfit + float(np.linalg.slogdet(inside)[1])) / 2, misfit
+
+    def predicted(
+        self, scales: Float64[np.ndarray, " q"], nodes: Float64[np.ndarray, " n"], weights: Float64[np.ndarray, " n"]
+    ) -> tuple[Float64[np.ndarray, " q"], Float64[np.ndarray, "q p"], Float64[np.ndarray, " q"]]:
+        """What a rule answers, how its logarithm moves with the line, and what changes between two places add to it."""
+        places = scales[:, None] * nodes
+        steep, parts = self._parts(places, weights)
+        total = parts.sum(1)
+        shares = parts / total[:, None]
+        heard = (shares > FAINT).any(0)
+        places, steep, shares = places[:, heard], steep[:, heard], shares[:, heard]
+        moved = self._moved(places, shares, steep)
+        # a change between two answers of the same stretch
+        between = shares * np.interp(places, self.line.places, self.line.changes) * self.change / steep
+        return total, moved, (between**2).sum(1)
+
+    def _moved(
+        self,
+        places: Float64[np.ndarray, "q n"],
+        shares: Float64[np.ndarray, "q n"],
+        steep: Float64[np.ndarray, "q n"],
+    ) -> Float64[np.ndarray, "q p"]:
+        """How the logarithm of each answer moves with the line: the mean of `log p` and of that of its slope."""
+        knots = self.line.places
+        stretch = np.searchsorted(knots, places, side="right")
+        knot = np.maximum(stretch - 1, 0)
+        rows = np.arange(len(places))[:, None]
+        values, slopes = np.zeros((len(places), len(knots))), np.zeros((len(places), len(knots) + 1))
+        # between two places the line is straight, so that each node is a share of what is at a place and beyond it
+        np.add.at(values, (rows, knot), shares)
+        np.add.at(slopes, (rows, stretch), shares * (places - knots[knot] - 1 / steep))
+        found: Float64[np.ndarray, "q p"] = values @ self.at_knots + slopes @ self.beyond_knots
+        return found
 
     def _parts(
         self, places: Float64[np.ndarray, "*q n"], weights: Float64[np.ndarray, " n"]
@@ -179,11 +207,14 @@ def log_likelihoods(
     found = np.full((2, len(rules)), -np.inf)
     found[1] = np.inf
     # a rule that is far off where the slope may change most is so everywhere
-    left = _Given(_Line(falling, FADING[0]), float(CHANGES[-1])).near(answered, rules)
-    for fading, change in itertools.product(FADING, CHANGES):
-        given = _Given(_Line(falling, fading), float(change))
+    left = Given(Line(falling, FADING[0]), float(CHANGES[-1])).near(answered, rules)
+    # a rule that is hopeless where the slope may change most is so everywhere
+    for fading, change in sorted(itertools.product(FADING, CHANGES), key=lambda pair: -pair[1]):
+        given = Given(Line(falling, fading), float(change))
         for index in left:
             likely, misfit = given.likely(answered, *rules[index])
             if likely > found[0, index]:
                 found[:, index] = likely, misfit
+        if change == CHANGES[-1]:
+            left = [index for index in left if found[0, index] > found[0].max() - HOPELESS]
     return found

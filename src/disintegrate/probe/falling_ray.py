@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float64, Int
 
 from disintegrate.probe.asking import Asker
-from disintegrate.probe.fall import ABOVE, APART, DOWN, ENOUGH, TINY, Floor, way_down
+from disintegrate.probe.fall import ABOVE, APART, DOWN, ENOUGH, EXACT, TINY, Fall, Floor, outputs_of, way_down
 from disintegrate.probe.falling import Answered, Falling, log_likelihoods
+from disintegrate.probe.falling_design import Telling, most_telling
+from disintegrate.probe.first_rules import Aside, Group, Told, alike, kept_for
 from disintegrate.probe.ray import Ray
 from disintegrate.probe.weighing import SURE, SURE_AT_LAST, undecided
 
@@ -18,6 +19,13 @@ from disintegrate.probe.weighing import SURE, SURE_AT_LAST, undecided
 ORDER = (0.35, 0.8, 0.2, 0.6, 1.0, 0.45)
 # How close to another an answer tells nothing new.
 SAME = 0.02
+# After how many answers that no rule makes no more are asked, and how much less likely than the best a rule is weighed
+# no further.
+MANY, HOPELESS = 5, 50.0
+# How many depths are weighed for the next answer, and the least of them.
+DEPTHS, SHALLOWEST = 32, -0.5
+# How much an output or an answer must tell, as a logarithm, to be asked.
+WORTH = 0.15
 # How often an answer is looked for that lies on the way down, where first nodes differ by more than this factor; and
 # how far down it is wanted.
 SEARCHES, NARROW, WANTED = 6, 2.5, 6.0
@@ -34,38 +42,6 @@ LIKELIER, TOLD = 3.0, 3.0
 MOST_SHIFT, UNSURE = 3.0, 0.2
 
 
-@dataclass(frozen=True, eq=False)
-class Group:
-    """Rules that are the same, with their nodes above 0, ascending, and the weights of these."""
-
-    members: tuple[tuple[str, int], ...]
-    nodes: Float64[np.ndarray, " n"]
-    weights: Float64[np.ndarray, " n"]
-
-
-# Logarithms of how likely rules are that lie a little aside of others.
-Aside = dict[tuple[tuple[str, int], ...], Float64[np.ndarray, "aside more"]]
-
-
-@dataclass(frozen=True, eq=False)
-class Told:
-    """What the first nodes say.
-
-    Attributes:
-        members: the rules and steps that are left, the likeliest first.
-        decided: whether only one is left, under its several names.
-        seen: whether no rule is likelier whose first nodes lie a little aside or weigh a little more or less.
-        answers: how many were weighed.
-        scores: how likely each member is, as a logarithm.
-    """
-
-    members: tuple[tuple[str, int], ...]
-    decided: bool
-    seen: bool
-    answers: int
-    scores: dict[tuple[str, int], float]
-
-
 class FallingRay:
     """Asks a ray whose outputs are known for answers that put the first node on them, until one rule is left.
 
@@ -76,13 +52,15 @@ class FallingRay:
 
     def __init__(
         self,
-        ray: Ray,
+        fall: Fall,
         falling: Falling,
         floor: Floor,
         groups: list[Group],
         before: Float64[np.ndarray, " g"],
         aside: Aside,
     ) -> None:
+        ray = fall.ray
+        self.fall = fall
         self.falling = falling
         self.floor = floor
         self.groups = groups
@@ -96,6 +74,7 @@ class FallingRay:
         self.top = float(falling.log.max())
         self.way = way_down(self.asker, floor, float(np.median(self.first)), self.top, falling.slope)
         self.level = _level(ray, falling)
+        self.hopeful = np.arange(len(groups))
         self.ray = Ray(self.asker, ray.origin, ray.direction, ray.target, drifting=True)
 
     def told(self) -> Told | None:
@@ -116,8 +95,52 @@ class FallingRay:
             if not np.isclose(self.ray.scales, scale, rtol=SAME).any():
                 self.ray.ask([scale])
                 score, misfit = self._weighed()
+        while np.isfinite(score).any() and not self._decided(score, misfit):
+            kept, best = len(self._kept()), int(np.argmax(score))
+            # where no rule makes such answers, more of them name none
+            if self.asker.left <= kept_for(self.groups, score) or (kept > MANY and misfit[best] > OUTSIDE * kept):
+                break
+            telling = self._next(score, misfit)
+            if telling is None or telling.gain < WORTH:
+                break
+            if telling.output:
+                self.fall.ray.ask([telling.scale])
+                self.falling = outputs_of(self.fall) or self.falling
+            else:
+                self.ray.ask([telling.scale])
+            score, misfit = self._weighed()
         self.score = score
         return self._left(score, misfit)
+
+    def _next(self, score: Float64[np.ndarray, " g"], misfit: Float64[np.ndarray, " g"]) -> Telling | None:
+        """What tells the two likeliest rules apart best, or the likeliest from one that weighs more."""
+        order = np.argsort(-score)
+        at = int(order[0])
+        best = self.groups[at]
+        nodes, weights = best.nodes, best.weights
+        close = order[score[order] > score[at] - SURE * self._blur(float(misfit[at]))]
+        others = [self.groups[index] for index in close if not alike(self.groups[index], best)]
+        if not others and self._seen(at, misfit):
+            return None
+        rival = (others[0].nodes, others[0].weights) if others else (nodes, weights * (1 + MORE[-1]))
+        scales, falls, deviation = self._falls()
+        kept = self._kept()
+        per = float(np.median(deviation[kept] / (falls[kept] + abs(self.floor.value))))
+
+        def rough(total: Float64[np.ndarray, " s"]) -> Float64[np.ndarray, " s"]:
+            found: Float64[np.ndarray, " s"] = np.hypot(per * (total + abs(self.floor.value)), ARITHMETIC * total)
+            return found
+
+        def exact(log: Float64[np.ndarray, " k"]) -> Float64[np.ndarray, " k"]:
+            output = np.exp(log)
+            digits: Float64[np.ndarray, " k"] = np.asarray(self.asker.deviation(output)) / output
+            found: Float64[np.ndarray, " k"] = np.hypot(digits, EXACT * np.maximum(np.abs(log), 1.0))
+            return found
+
+        depths = np.linspace(SHALLOWEST, self.way, DEPTHS)
+        wanted = np.array([self.falling.where(self.top + depth) for depth in depths]) / nodes[0]
+        wanted = wanted[[not np.isclose(scales, scale, rtol=SAME).any() for scale in wanted]]
+        return most_telling(self.falling, self._answered(), (nodes, weights), rival, wanted, exact, rough)
 
     def _left(self, score: Float64[np.ndarray, " g"], misfit: Float64[np.ndarray, " g"]) -> Told | None:
         if not np.isfinite(score).any():
@@ -144,6 +167,11 @@ class FallingRay:
         sure = SURE if self.asker.left else SURE_AT_LAST
         if misfit[best] > OUTSIDE * kept or undecided(score / blur, sure):
             return False
+        return self._seen(best, misfit)
+
+    def _seen(self, best: int, misfit: Float64[np.ndarray, " g"]) -> bool:
+        """Whether no rule is likelier whose first nodes lie a little aside, or weigh a little more."""
+        blur = self._blur(float(misfit[best]))
         likelier, told = self._beside(best)
         return likelier <= LIKELIER * blur and told >= TOLD * blur
 
@@ -223,9 +251,15 @@ class FallingRay:
         if not len(self._kept()):
             nothing = np.full(len(self.groups), -np.inf)
             return nothing, -nothing
-        rules = [(group.nodes, group.weights) for group in self.groups]
-        found = log_likelihoods(self.falling, self._answered(), rules)
-        return found[0] - found[0].max() + self.before if np.isfinite(found[0]).any() else found[0], found[1]
+        found = np.full((2, len(self.groups)), -np.inf)
+        found[1] = np.inf
+        rules = [(self.groups[index].nodes, self.groups[index].weights) for index in self.hopeful]
+        found[:, self.hopeful] = log_likelihoods(self.falling, self._answered(), rules)
+        score = found[0] - found[0].max() + self.before if np.isfinite(found[0]).any() else found[0]
+        if len(self._kept()) >= ENOUGH and np.isfinite(score).any():
+            blur = self._blur(float(found[1, int(np.argmax(score))]))
+            self.hopeful = np.flatnonzero(score > score.max() - HOPELESS * blur)
+        return score, found[1]
 
     def _answered(self) -> Answered:
         kept = self._kept()

@@ -15,7 +15,8 @@ import numpy as np
 
 from disintegrate.errors import NotPermitted
 from disintegrate.probe.fall import DEEPEST_COARSE, Fall, Floor, outputs_down
-from disintegrate.probe.falling_ray import Aside, FallingRay, Group, Told
+from disintegrate.probe.falling_ray import FallingRay
+from disintegrate.probe.first_rules import Aside, Group, Told, kept_for
 from disintegrate.probe.one_kink import quadrature
 from disintegrate.probe.ray import Ray
 
@@ -48,13 +49,13 @@ def by_first_nodes(
             if groups is None:
                 groups = _groups(among, closed=_floor(fall, among).seen)
                 score = np.zeros(len(groups))
-            if not groups or (told is not None and near.asker.left < ENOUGH_LEFT):
+            if not groups or (told is not None and near.asker.left < ENOUGH_LEFT + kept_for(groups, score)):
                 break
             floor = _floor(fall, [member for group in groups for member in group.members])
             falling = outputs_down(fall, floor, float(np.median([group.nodes[0] for group in groups])))
             if falling is None:
                 continue
-            ray = FallingRay(fall.ray, falling, floor, groups, score, aside)
+            ray = FallingRay(fall, falling, floor, groups, score, aside)
             found, aside = ray.told(), ray.aside
             if found is None:
                 continue

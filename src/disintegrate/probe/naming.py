@@ -16,7 +16,6 @@ from disintegrate.probe.asking import Asker
 from disintegrate.probe.by_steps import by_steps
 from disintegrate.probe.close_by import agreeing_close_by, stray
 from disintegrate.probe.explore import FEW, LEAST_KEPT, Verdict, explore
-from disintegrate.probe.falling_ray import Told
 from disintegrate.probe.far_out import (
     agreeing_affine,
     alike_at_baseline,
@@ -25,6 +24,7 @@ from disintegrate.probe.far_out import (
 )
 from disintegrate.probe.findings import NOT_ASKED, Findings
 from disintegrate.probe.first_nodes import RAYS, by_first_nodes
+from disintegrate.probe.first_rules import Told
 from disintegrate.probe.one_kink import members_of, shapes
 from disintegrate.probe.own_number import USUAL, OwnNumber
 from disintegrate.probe.ray import Origin, Ray, first_kink, kink_beyond

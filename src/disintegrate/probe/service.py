@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -19,10 +20,15 @@ from disintegrate.probe.naming import Naming
 from disintegrate.probe.own_number import OwnNumber
 from disintegrate.probe.ray import Origin
 from disintegrate.probe.result import Baseline, Finding, Override, ProbeResult
+from disintegrate.probe.softmax import CLASSES
 from disintegrate.progress import SILENT, Progress
 
 # How far from the service's own baseline rays begin where another may be sent, in units of the inputs' spread.
 ASIDE = 0.5
+# How many outputs are tried to solve for a baseline, where they are probabilities.
+OUTPUTS = 10
+# Queries that it takes to solve at the least.
+SOLVABLE = 14
 # Queries kept for solving for the service's own baseline, behind a softmax and elsewhere.
 KEPT_PROBABILITIES, KEPT = 20, 12
 # How much further off a solved baseline may be than answers on both sides say, as the gradient may change its sign
@@ -237,7 +243,13 @@ class _Session:
         if found is None:
             self.asker.learn_wire()
             looks, honoured = self.asker.in_unit_range, self.findings.baseline_honoured
-            found = baselines.solve(self.asker, self.target, self.spread, looks, self.generator, thorough=not honoured)
+            # an output that is saturated wherever it is asked shows no gradient; another may
+            others = dict.fromkeys([self.target, *self.targets.tolist(), *range(CLASSES)])
+            for target in itertools.islice(others, OUTPUTS if looks else 1):
+                if found is None and (target == self.target or self.asker.left >= SOLVABLE):
+                    found = baselines.solve(
+                        self.asker, target, self.spread, looks, self.generator, thorough=not honoured
+                    )
         if found is None:
             self.findings.add(baseline=Finding(None, "the answers did not vanish anywhere that was asked"))
             return None

@@ -20,7 +20,7 @@ from disintegrate.probe.asking import Asker
 from disintegrate.probe.at_nodes import at_nodes
 from disintegrate.probe.completeness import Sums, kinks_misfit
 from disintegrate.probe.explore import FEW_NODES, STAIRCASE, Verdict
-from disintegrate.probe.falling_ray import Told
+from disintegrate.probe.first_rules import Told
 from disintegrate.probe.one_kink import quadrature
 from disintegrate.probe.ray import Origin, Ray, kink_beyond
 from disintegrate.probe.result import Finding, NamedRule
