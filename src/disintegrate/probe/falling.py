@@ -11,7 +11,6 @@ so its slope in `s` is `t_1` and its size `w_1`, whatever kinks lie closer to th
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -208,13 +207,13 @@ def log_likelihoods(
     found[1] = np.inf
     # a rule that is far off where the slope may change most is so everywhere
     left = Given(Line(falling, FADING[0]), float(CHANGES[-1])).near(answered, rules)
-    # a rule that is hopeless where the slope may change most is so everywhere
-    for fading, change in sorted(itertools.product(FADING, CHANGES), key=lambda pair: -pair[1]):
-        given = Given(Line(falling, fading), float(change))
-        for index in left:
-            likely, misfit = given.likely(answered, *rules[index])
-            if likely > found[0, index]:
-                found[:, index] = likely, misfit
-        if change == CHANGES[-1]:
-            left = [index for index in left if found[0, index] > found[0].max() - HOPELESS]
+    # the less the slope may change, the further apart rules lie: what is hopeless by then stays so
+    for change in CHANGES[::-1]:
+        for fading in FADING:
+            given = Given(Line(falling, fading), float(change))
+            for index in left:
+                likely, misfit = given.likely(answered, *rules[index])
+                if likely > found[0, index]:
+                    found[:, index] = likely, misfit
+        left = [index for index in left if found[0, index] > found[0].max() - HOPELESS]
     return found

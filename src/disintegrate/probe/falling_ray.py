@@ -13,6 +13,7 @@ from disintegrate.probe.falling import Answered, Falling, log_likelihoods
 from disintegrate.probe.falling_design import Telling, most_telling
 from disintegrate.probe.first_rules import Aside, Group, Told, alike, kept_for
 from disintegrate.probe.ray import Ray
+from disintegrate.probe.recentred import recentred
 from disintegrate.probe.weighing import SURE, SURE_AT_LAST, undecided
 
 # In which order answers are asked that put the first node on one of these: by their shares.
@@ -38,6 +39,9 @@ OUTSIDE, ARITHMETIC = 8.0, 2e-5
 # may be, as a logarithm, and how much less the furthest must be.
 ASIDE, MORE = (0.0, -0.01, 0.01, -0.03, 0.03), (0.0, -0.03, 0.03, -0.1, 0.1, -0.2, 0.2)
 LIKELIER, TOLD = 3.0, 3.0
+# How many queries it takes to begin anew at the baseline, how far beside it rays must begin for that, as a logarithm,
+# and at how many places outputs are asked then.
+RECENTRED, BESIDE, PLACES = 7, 0.04, 4
 # How much lower outputs may be where the baseline is not known, as a logarithm, and what is not sure of that.
 MOST_SHIFT, UNSURE = 3.0, 0.2
 
@@ -84,7 +88,7 @@ class FallingRay:
             return None
         score, misfit = self._weighed()
         for share in ORDER:
-            if not self.asker.left or self._decided(score, misfit):
+            if not self.asker.left or self._decided(score, misfit) or self._beside_baseline():
                 break
             if np.isfinite(score).any():
                 scale = self._place(share) / float(self.first[int(np.argmax(score))])
@@ -95,7 +99,7 @@ class FallingRay:
             if not np.isclose(self.ray.scales, scale, rtol=SAME).any():
                 self.ray.ask([scale])
                 score, misfit = self._weighed()
-        while np.isfinite(score).any() and not self._decided(score, misfit):
+        while np.isfinite(score).any() and not self._decided(score, misfit) and not self._beside_baseline():
             kept, best = len(self._kept()), int(np.argmax(score))
             # where no rule makes such answers, more of them name none
             if self.asker.left <= kept_for(self.groups, score) or (kept > MANY and misfit[best] > OUTSIDE * kept):
@@ -141,6 +145,24 @@ class FallingRay:
         wanted = np.array([self.falling.where(self.top + depth) for depth in depths]) / nodes[0]
         wanted = wanted[[not np.isclose(scales, scale, rtol=SAME).any() for scale in wanted]]
         return most_telling(self.falling, self._answered(), (nodes, weights), rival, wanted, exact, rough)
+
+    def recentred(self) -> Fall | None:
+        """The ray from where the baseline lies in all coordinates, where it begins too far beside it to say enough."""
+        if not self._beside_baseline():
+            return None
+        scales, kept = np.array(self.ray.scales), self._kept()
+        deep = kept[np.argsort(scales[kept])]
+        node = float(self.first[int(np.argmax(self.score))])
+        places = scales[deep][np.unique(np.linspace(0, len(deep) - 1, PLACES).astype(int))] * node
+        return recentred(self.fall, self.ray, int(deep[len(deep) // 2]), places)
+
+    def _beside_baseline(self) -> bool:
+        """Whether the ray begins so far beside the baseline that it pays to begin anew."""
+        kept = self._kept()
+        if self.known.all() or self.floor.seen or self.asker.left < RECENTRED or len(kept) < ENOUGH:
+            return False
+        _, falls, _ = self._falls()
+        return bool(np.abs(self._shifts(np.array(self.ray.raw), falls)[kept]).max() > BESIDE)
 
     def _left(self, score: Float64[np.ndarray, " g"], misfit: Float64[np.ndarray, " g"]) -> Told | None:
         if not np.isfinite(score).any():

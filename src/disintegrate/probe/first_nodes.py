@@ -12,9 +12,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
+from jaxtyping import Float64
 
 from disintegrate.errors import NotPermitted
-from disintegrate.probe.fall import DEEPEST_COARSE, Fall, Floor, outputs_down
+from disintegrate.probe.asking import Spent
+from disintegrate.probe.fall import DEEPEST_COARSE, Fall, Floor, outputs_down, outputs_of
 from disintegrate.probe.falling_ray import FallingRay
 from disintegrate.probe.first_rules import Aside, Group, Told, kept_for
 from disintegrate.probe.one_kink import quadrature
@@ -61,13 +63,32 @@ def by_first_nodes(
                 continue
             answers += found.answers
             told = replace(found, answers=answers)
-            kept = [index for index, group in enumerate(groups) if group.members[0] in told.members]
-            groups, score = [groups[index] for index in kept], ray.score[kept]
+            groups, score = _left(groups, ray.score, found)
+            anew = None if found.decided else ray.recentred()
+            falling = None if anew is None else outputs_of(anew)
+            if anew is not None and falling is not None:
+                ray = FallingRay(anew, falling, floor, groups, score, aside)
+                found, aside = ray.told(), ray.aside
+                if found is not None:
+                    answers += found.answers
+                    told = replace(found, answers=answers)
+                    groups, score = _left(groups, ray.score, found)
             if told.decided or _alike_far_out(groups):
                 break
     except NotPermitted:
         near.asker.refused = True
+    except Spent:
+        if told is None:
+            raise
     return told
+
+
+def _left(
+    groups: list[Group], score: Float64[np.ndarray, " g"], found: Told
+) -> tuple[list[Group], Float64[np.ndarray, " k"]]:
+    """The groups that are left, and how likely each is."""
+    kept = [index for index, group in enumerate(groups) if group.members[0] in found.members]
+    return [groups[index] for index in kept], score[kept]
 
 
 def _alike_far_out(groups: Sequence[Group]) -> bool:
