@@ -23,7 +23,7 @@ from disintegrate.probe.far_out import (
     weigh_baseline,
 )
 from disintegrate.probe.findings import NOT_ASKED, Findings
-from disintegrate.probe.first_nodes import RAYS, by_first_nodes
+from disintegrate.probe.first_nodes import ENOUGH_LEFT, RAYS, by_first_nodes
 from disintegrate.probe.first_rules import Told
 from disintegrate.probe.one_kink import members_of, shapes
 from disintegrate.probe.own_number import USUAL, OwnNumber
@@ -122,25 +122,17 @@ class Naming:
         weighed = drifting and some_is_left(begin, out)
         if weighed and not self.asker.coarse:
             self._release()
-        among, told, tied = patterns(), None, False
         # where a baseline may be sent, kinks tell more of a rule that weighs it, if they do not drown in the digits and
         # it need not be solved for afterwards
         by_sums = origin.named is None or self.asker.coarse or self.kept > 0
+        among, told, tied = patterns(), None, False
         if drifting and (by_sums or not weighed):
-            among = agreeing_close_by(begin, out, self.spread)
-            # ties, or a baseline that is not known well, leave open whether and with what that is weighed
-            tied = len(among) > WEIGHED
-            if tied:
-                among = agreeing_tied([begin], out, among) or among
-                tied = len(among) > WEIGHED
-            among, told = self._first_nodes(begin, out, among)
-            if self._is_named():
-                return
-        if drifting and weighed and by_sums and origin.named is not None:
-            among = self._rule_at_baseline(begin, out, among, told, tied=tied)
+            among, told, tied = self._far_out(begin, out, weighed=weighed and origin.named is not None)
             if self._is_named():
                 return
         if origin.named is not None and self._rule_across(ray):
+            if drifting and not by_sums and weighed and not self._is_named() and self.asker.left >= ENOUGH_LEFT:
+                self._far_out(begin, out, weighed=True)
             return
         rules = self._rule_by_steps(origin)
         if not self._is_named() and rules is not None and told is not None and told.seen:
@@ -149,6 +141,22 @@ class Naming:
             among = self._rule_at_baseline(begin, out, among, told, tied=tied)
         if not self._is_named():
             self._by_kinks(begin, ray, among, rules)
+
+    def _far_out(self, begin: Ray, out: Ray, *, weighed: bool) -> tuple[tuple[Pattern, ...], Told | None, bool]:
+        """Find the rule by what is left far out behind a softmax; the patterns that are left, and what was told.
+
+        The last says whether it is open whether and with what the baseline is weighed.
+        """
+        among = agreeing_close_by(begin, out, self.spread)
+        # ties, or a baseline that is not known well, leave that open
+        tied = len(among) > WEIGHED
+        if tied:
+            among = agreeing_tied([begin], out, among) or among
+            tied = len(among) > WEIGHED
+        among, told = self._first_nodes(begin, out, among)
+        if weighed and not self._is_named():
+            among = self._rule_at_baseline(begin, out, among, told, tied=tied)
+        return among, told, tied
 
     def _by_kinks(self, begin: Ray, ray: Ray, among: tuple[Pattern, ...], rules: frozenset[str] | None) -> None:
         """Look for the rule by the staircases that kinks make of it."""
