@@ -23,7 +23,7 @@ from disintegrate.probe.far_out import (
     weigh_baseline,
 )
 from disintegrate.probe.findings import NOT_ASKED, Findings
-from disintegrate.probe.first_nodes import ENOUGH_LEFT, RAYS, by_first_nodes
+from disintegrate.probe.first_nodes import RAYS, by_first_nodes
 from disintegrate.probe.first_rules import Told
 from disintegrate.probe.one_kink import members_of, shapes
 from disintegrate.probe.own_number import USUAL, OwnNumber
@@ -122,17 +122,13 @@ class Naming:
         weighed = drifting and some_is_left(begin, out)
         if weighed and not self.asker.coarse:
             self._release()
-        # where a baseline may be sent, kinks tell more of a rule that weighs it, if they do not drown in the digits and
-        # it need not be solved for afterwards
-        by_sums = origin.named is None or self.asker.coarse or self.kept > 0
         among, told, tied = patterns(), None, False
-        if drifting and (by_sums or not weighed):
+        if drifting:
+            # what is left far out needs no kink, nor that the baseline be known to the last digit
             among, told, tied = self._far_out(begin, out, weighed=weighed and origin.named is not None)
             if self._is_named():
                 return
         if origin.named is not None and self._rule_across(ray):
-            if drifting and not by_sums and weighed and not self._is_named() and self.asker.left >= ENOUGH_LEFT:
-                self._far_out(begin, out, weighed=True)
             return
         rules = self._rule_by_steps(origin)
         if not self._is_named() and rules is not None and told is not None and told.seen:
