@@ -24,6 +24,7 @@ def across(
     direction: Callable[[], Float64[np.ndarray, " d"]],
     own_number: OwnNumber,
     generator: np.random.Generator,
+    among: tuple[tuple[str, int], ...] | None = None,
 ) -> Told | None:
     """The rules that explain the answers across the strongest kinks of some rays; None where a ray has no kink.
 
@@ -32,21 +33,22 @@ def across(
         direction: draws that of another.
         own_number: of the service's steps.
         generator: for scales.
+        among: the rules and steps that it may be; None for any.
     """
-    among: tuple[tuple[str, int], ...] | None = None
     seen = None
     for number in range(RAYS):
         if number:
             # across another kink, of those rules that the first one left
             ray = Ray(ray.asker, ray.origin, direction(), ray.target, drifting=ray.drifting)
-        few = number > 0 and among is not None and len(among) < FEW
+        few = among is not None and len(among) < FEW
         closer = close_up(ray, ROUGH if few else NARROW)
         if closer is None:
             break
         if number == 0:
             own = own_number.among(USUAL)
-            among = None if own is None else members_of(own)
-        seen = told(closer, generator=generator, among=among, needed=SECOND if few else FREEDOM)
+            among = among if own is None else tuple(member for member in among or members_of(own) if member[1] == own)
+        again = few and number > 0
+        seen = told(closer, generator=generator, among=among or None, needed=SECOND if again else FREEDOM)
         among = seen.members or among
         fresh = FRESH_FEW if among is not None and len(among) < FEW else FRESH
         if seen.decided or ray.asker.left < fresh:

@@ -15,6 +15,7 @@ from disintegrate.probe.along_gradient import Gradient
 from disintegrate.probe.asking import Asker
 from disintegrate.probe.by_steps import by_steps
 from disintegrate.probe.close_by import agreeing_close_by, stray
+from disintegrate.probe.ends import ends
 from disintegrate.probe.explore import FEW, LEAST_KEPT, Verdict, explore
 from disintegrate.probe.far_out import (
     agreeing_affine,
@@ -122,13 +123,13 @@ class Naming:
         weighed = drifting and some_is_left(begin, out)
         if weighed and not self.asker.coarse:
             self._release()
-        among, told, tied = patterns(), None, False
+        among, told, tied = self._by_ends(ray), None, False
         if drifting:
             # what is left far out needs no kink, nor that the baseline be known to the last digit
-            among, told, tied = self._far_out(begin, out, weighed=weighed and origin.named is not None)
+            among, told, tied = self._far_out(begin, out, among, weighed=weighed and origin.named is not None)
             if self._is_named():
                 return
-        if origin.named is not None and self._rule_across(ray):
+        if origin.named is not None and self._rule_across(ray, among):
             return
         rules = self._rule_by_steps(origin)
         if not self._is_named() and rules is not None and told is not None and told.seen:
@@ -138,12 +139,23 @@ class Naming:
         if not self._is_named():
             self._by_kinks(begin, ray, among, rules)
 
-    def _far_out(self, begin: Ray, out: Ray, *, weighed: bool) -> tuple[tuple[Pattern, ...], Told | None, bool]:
+    def _by_ends(self, ray: Ray) -> tuple[Pattern, ...]:
+        """The patterns of rules that weigh both ends of a path as the service does, where a baseline may be sent."""
+        weights = None if ray.origin.named is None else ends(ray)
+        if weights is None:
+            return patterns()
+        return keeping(patterns(), lambda *member: bool(weights.agreeing([member]))) or patterns()
+
+    def _far_out(
+        self, begin: Ray, out: Ray, among: tuple[Pattern, ...], *, weighed: bool
+    ) -> tuple[tuple[Pattern, ...], Told | None, bool]:
         """Find the rule by what is left far out behind a softmax; the patterns that are left, and what was told.
 
         The last says whether it is open whether and with what the baseline is weighed.
         """
-        among = agreeing_close_by(begin, out, self.spread)
+        members = {member for pattern in among for member in pattern.members}
+        close = agreeing_close_by(begin, out, self.spread)
+        among = keeping(close, lambda *member: member in members) or among
         # ties, or a baseline that is not known well, leave that open
         tied = len(among) > WEIGHED
         if tied:
@@ -224,9 +236,10 @@ class Naming:
             evidence = f"{self.findings.result.rules.evidence}; of those with such first nodes that leaves one"
             self.findings.add(rules=Finding(tuple(NamedRule(*member) for member in members), evidence))
 
-    def _rule_across(self, ray: Ray) -> bool:
+    def _rule_across(self, ray: Ray, among: tuple[Pattern, ...]) -> bool:
         """Find the rule across single kinks, where a baseline may be sent; whether there are such."""
-        found = across(ray, self._direction, self.own_number, self.generator)
+        possible = None if among is patterns() else tuple(member for pattern in among for member in pattern.members)
+        found = across(ray, self._direction, self.own_number, self.generator, possible)
         if found is None:
             return False
         self._steps_ignored(ray)
