@@ -162,6 +162,11 @@ def test_the_number_of_steps_that_a_library_takes_by_itself_is_asked_for() -> No
     assert {steps for _, steps in members_of(50)} == {50}
 
 
+def _beside(ray: Ray) -> CloseUp:
+    """A kink of a ray, about which nothing is asked."""
+    return CloseUp(ray, 0.1, 0.2, (0.05, 0.25), np.zeros(SIZE), np.ones(SIZE), 0.15)
+
+
 @pytest.mark.parametrize("baseline", [True, False])
 def test_a_rule_whose_number_of_steps_gets_another_answer_is_not_named(
     monkeypatch: pytest.MonkeyPatch, baseline: bool
@@ -172,7 +177,7 @@ def test_a_rule_whose_number_of_steps_gets_another_answer_is_not_named(
     pattern = next(pattern for pattern in patterns(8) if ("midpoint", 8) in pattern.members)
     verdict = Verdict((Fit(pattern, 1.0, one, one, one, 9, one),), True, "the rays say so")
     monkeypatch.setattr(naming, "by_steps", lambda *_, **__: None)
-    monkeypatch.setattr(naming, "across", lambda *_: Told(members, True, 0.1, "the rays say so"))
+    monkeypatch.setattr(naming, "across", lambda ray, *_: Told(members, True, "the rays say so", _beside(ray)))
     monkeypatch.setattr(naming, "explore", lambda *_, **__: verdict)
     permitted = Capabilities(rule="midpoint", default_steps=12, baseline=baseline)
     inputs = np.random.default_rng(0).normal(size=(2, SIZE)).astype(np.float32)
@@ -189,8 +194,9 @@ def test_rules_that_one_kink_leaves_are_told_by_what_they_weigh_the_baseline_wit
     # whatever the kink says: they weigh the baseline with 1 / 6, 1 / 7, 0 and 1 / 12
     numbers = {"riemann_left": 6, "saliency": 7, "riemann_right": 6, "captum_riemann_trapezoid": 7}
     members = tuple(numbers.items())
-    monkeypatch.setattr(naming, "across", lambda *_: Told(members, False, 0.1, "the kink leaves four"))
-    monkeypatch.setattr(naming, "by_first_nodes", lambda *_, **__: None)
+    monkeypatch.setattr(naming, "across", lambda ray, *_: Told(members, False, "the kink leaves four", _beside(ray)))
+    monkeypatch.setattr(naming, "ends", lambda *_: None)
+    monkeypatch.setattr(naming.Naming, "_far_out", lambda _, __, ___, among, **____: (among, None, False))
     served = LocalExplainer(_network(0, softmax=softmax), Capabilities(rule=rule, default_steps=numbers[rule]))
     inputs = np.random.default_rng(0).normal(size=(2, SIZE)).astype(np.float32)
     found = probe(Deaf(served, steps=True, baseline=False), inputs, np.array([0, 1]))

@@ -21,12 +21,14 @@ from disintegrate.probe.one_kink import quadrature
 from disintegrate.probe.ray import Ray
 
 # How far out, in units of the inputs' spread: float32 places the other end no better than to a millionth of that, and
-# behind a softmax every other node must lie where it is saturated; how close by; and what float16 is to carry at most.
-FAR, FAR_PROBABILITIES, CLOSE, LARGEST = 3e4, 1e5, 0.02, 1e4
+# behind a softmax every other node must lie where it is saturated.
+FAR, FAR_PROBABILITIES = 3e4, 1e5
+# How close by, and where small numbers are lost; and the largest number that float16 is to carry.
+CLOSE, CLOSE_COARSE, LARGEST = 1e-3, 0.02, 1e4
 # How many squares of the noise what points elsewhere may hold; and how well weights must be known.
 BEYOND, TOLD = 2.0, 0.05
 # What a network rounds, as a share; and by what share the gradient close by may be another behind a softmax.
-ROUNDED, DRIFT = 1e-6, 0.1
+ROUNDED, DRIFT = 1e-6, 0.03
 
 
 @dataclass(frozen=True)
@@ -49,26 +51,27 @@ class Ends:
 
 
 def ends(ray: Ray) -> Ends | None:
-    """Ask for both in four queries, three behind a softmax; None where a point so far out is refused, or they do not show.
+    """Ask for both, in four queries or three behind a softmax; None where points far out are refused, or tell nothing.
 
     Args:
         ray: from a point that is sent as the baseline.
     """
     asker, begin = ray.asker, ray.origin.point
     near = Ray(asker, ray.origin, ray.direction, ray.target)
-    near.ask([CLOSE])
+    close = CLOSE_COARSE if asker.coarse else CLOSE
+    near.ask([close])
     seen = near.moved[0] != 0
-    largest = float(np.abs(near.raw[0]).max()) / CLOSE
+    largest = float(np.abs(near.raw[0]).max()) / close
     if largest == 0:
         return None
     scale = FAR_PROBABILITIES if ray.drifting else FAR
     scale = min(scale, LARGEST / largest) if asker.coarse else scale
     far, further = asker.sent(begin + np.array([[scale], [2 * scale]]) * ray.direction)
     rows, noises = [near.raw[0] / _safe(near.moved[0])], [asker.deviation(near.raw[0]) / np.abs(_safe(near.moved[0]))]
-    pairs = ((further, far), (far, begin), (begin, far))
+    pairs = [(further, far), (far, begin), (begin, far)]
     if ray.drifting:
         # so far out a softmax is saturated
-        pairs = pairs[1:]
+        del pairs[0]
         rows.append(np.zeros(begin.size))
         noises.append(np.zeros(begin.size))
     try:

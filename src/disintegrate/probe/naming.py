@@ -26,7 +26,8 @@ from disintegrate.probe.far_out import (
 from disintegrate.probe.findings import NOT_ASKED, Findings
 from disintegrate.probe.first_nodes import RAYS, by_first_nodes
 from disintegrate.probe.first_rules import Told
-from disintegrate.probe.one_kink import members_of, shapes
+from disintegrate.probe.one_kink import Told as Crossed
+from disintegrate.probe.one_kink import members_of, shapes, told
 from disintegrate.probe.own_number import USUAL, OwnNumber
 from disintegrate.probe.ray import Origin, Ray, first_kink, kink_beyond
 from disintegrate.probe.result import Finding, NamedRule, Override
@@ -59,6 +60,8 @@ ASKABLE = 3
 SEVERAL = 50
 # So many rules that one kink leaves are told apart by what they weigh the baseline with.
 ENDS = 12
+# Queries that must be left to ask across a kink once more.
+AGAIN = 3
 # Queries that it takes to solve for a baseline that is weighed.
 KEPT_WEIGHED = 14
 # Why a rule was taken back.
@@ -81,6 +84,7 @@ class Naming:
         few_steps: whether the service takes a caller's number of steps, and no fewest of its own stands against it.
         gradient: the rays along the gradient at the baseline, once something was asked there.
         by_mass: asks what tells rules apart that differ in their mass alone, once such are left.
+        unfinished: what answers across a kink left open, which more of them may decide.
         kept: queries that are kept for solving for the service's own baseline, and not in the budget meanwhile.
     """
 
@@ -95,6 +99,7 @@ class Naming:
     few_steps: bool
     gradient: Gradient | None = None
     by_mass: Callable[[], Finding[tuple[NamedRule, ...]]] | None = None
+    unfinished: tuple[Ray, Crossed] | None = None
     kept: int = 0
 
     def name(self, origin: Origin) -> None:
@@ -104,9 +109,12 @@ class Naming:
 
     def go_on(self) -> None:
         """Ask once more what tells the last rules apart, where queries are left after all."""
+        if not self._is_named() and self.unfinished is not None and self.asker.left > AGAIN:
+            ray, found = self.unfinished
+            self._crossed(ray, told(found.closer, generator=self.generator, among=found.members))
         if not self._is_named() and self.by_mass is not None:
             self.findings.add(rules=self.by_mass())
-            self._confirm()
+        self._confirm()
 
     def _look(self, origin: Origin) -> None:
         lost = ~np.isfinite(origin.error)
@@ -242,20 +250,26 @@ class Naming:
         found = across(ray, self._direction, self.own_number, self.generator, possible)
         if found is None:
             return False
+        self._crossed(ray, found)
+        return True
+
+    def _crossed(self, ray: Ray, found: Crossed) -> None:
+        """Take note of what answers across a kink say."""
         self._steps_ignored(ray)
         own = self.own_number.among(found.numbers)
         members = [member for member in found.members if own in (None, member[1])]
         self.findings.add(rules=Finding(None, found.evidence), possible=tuple(NamedRule(*member) for member in members))
         evidence, decided = found.evidence, found.decided
+        # before anything is asked further, for the budget may end there
+        self.unfinished = (ray, found) if members and not decided else None
         if not decided and members and len(groups_of(members)) <= ENDS:
             members = self._weighing_alike(ray, members)
             decided = len({shape for shape in shapes() if set(shape.members) & set(members)}) == 1
             evidence += "; far out they weigh the gradient at the baseline otherwise"
         if decided:
             siblings = self._siblings(probabilities=ray.drifting)
-            self.by_mass = partial(siblings.of_mass, ray, found.place, members, evidence)
+            self.by_mass = partial(siblings.of_mass, ray, found.closer.place, members, evidence)
             self.findings.add(rules=self.by_mass())
-        return True
 
     def _weighing_alike(self, ray: Ray, members: list[tuple[str, int]]) -> list[tuple[str, int]]:
         """Those of some rules that weigh the gradient at a baseline that was sent as the service does."""

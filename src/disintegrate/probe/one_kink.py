@@ -108,14 +108,14 @@ class Told:
     Attributes:
         members: rules and steps, the likeliest first.
         decided: whether nothing but their mass may tell them apart.
-        place: where the kink lies on the ray that it was looked for on.
         evidence: the reason, as a sentence.
+        closer: the ray across the kink.
     """
 
     members: tuple[tuple[str, int], ...]
     decided: bool
-    place: float
     evidence: str
+    closer: CloseUp
 
     @property
     def numbers(self) -> list[int]:
@@ -189,7 +189,7 @@ def told(
             f"would put it {weighed.freedom}"
         )
         evidence += f", the next best {weighed.found[1].misfit:.3g}" if len(weighed.found) > 1 else ""
-    return Told(members, settled, closer.place, evidence)
+    return Told(members, settled, evidence, closer)
 
 
 @dataclass(frozen=True, eq=False)
