@@ -34,6 +34,8 @@ KEPT_PROBABILITIES, KEPT = 20, 12
 # How much further off a solved baseline may be than answers on both sides say, as the gradient may change its sign
 # between them.
 WIDER = 4.0
+# From which error on a coordinate is not known, in units of the inputs' spread.
+VAGUE = 0.3
 # Steps that are asked to see whether a caller may set them.
 STEPS = (3, 7, 50, 64)
 
@@ -256,7 +258,9 @@ class _Session:
         name, point = found.name or "another", found.point
         evidence = f"all attributions are 0 at {name}"
         if found.name is None:
-            found = replace(found, error=WIDER * found.error)
+            # what may be off by much of what inputs differ by is not known
+            error = WIDER * found.error
+            found = replace(found, error=np.where(error < VAGUE * self.spread, error, np.inf))
             known = np.isfinite(found.error)
             evidence = (
                 f"attributions vanish at a point known to {np.median(found.error[known]):.1g} "

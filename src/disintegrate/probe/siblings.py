@@ -16,7 +16,7 @@ from jaxtyping import Float64
 from disintegrate.probe.alike import groups_of
 from disintegrate.probe.along_gradient import CLOSE, TURNS, Gradient, along_gradient
 from disintegrate.probe.anchored import weighting
-from disintegrate.probe.asking import Asker
+from disintegrate.probe.asking import Asker, Spent
 from disintegrate.probe.at_nodes import at_nodes
 from disintegrate.probe.completeness import Sums, kinks_misfit
 from disintegrate.probe.explore import FEW_NODES, STAIRCASE, Verdict
@@ -196,9 +196,13 @@ class Siblings:
             asked += more
         if undecided(score) and not near.origin.error.any():
             # where a baseline is known exactly, sums before the first kink of a ray say more than any
-            bracket = kink_beyond(near)
-            further, others = weighing.by_sums(near, bracket.middle if bracket else 0.0, [near], score)
-            score, start = further, before + further - score
+            try:
+                bracket = kink_beyond(near)
+                further, others = weighing.by_sums(near, bracket.middle if bracket else 0.0, [near], score)
+                score, start = further, before + further - score
+            except Spent:
+                # what sums said by then still counts
+                evidence += "; the budget ended while a kink was looked for"
         # staircases tell other patterns apart with fewer answers, if there are queries for them
         left = _close(weighing.groups, score, SURE)
         alike = len(keeping(patterns(), lambda *member: member in left)) == 1
