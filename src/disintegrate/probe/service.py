@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float, Float64, Int
 
-from disintegrate.errors import NotPermitted
+from disintegrate.errors import DisintegrateError, NotPermitted
 from disintegrate.explainers.protocol import Explainer, Output
 from disintegrate.probe import baseline as baselines
 from disintegrate.probe.asking import Asker, Spent
@@ -25,9 +24,7 @@ from disintegrate.progress import SILENT, Progress
 
 # How far from the service's own baseline rays begin where another may be sent, in units of the inputs' spread.
 ASIDE = 0.5
-# How many outputs are tried to solve for a baseline, where they are probabilities.
-OUTPUTS = 10
-# Queries that it takes to solve at the least.
+# Queries that it takes to solve for a baseline at the least.
 SOLVABLE = 14
 # Queries kept for solving for the service's own baseline, behind a softmax and elsewhere.
 KEPT_PROBABILITIES, KEPT = 20, 12
@@ -241,26 +238,13 @@ class _Session:
             naming.go_on()
 
     def _baseline(self, named: Found | None) -> Origin | None:
-        found = named
-        if found is None:
-            self.asker.learn_wire()
-            looks, honoured = self.asker.in_unit_range, self.findings.baseline_honoured
-            # an output that is saturated wherever it is asked shows no gradient; another may
-            others = dict.fromkeys([self.target, *self.targets.tolist(), *range(CLASSES)])
-            for target in itertools.islice(others, OUTPUTS if looks else 1):
-                if found is None and (target == self.target or self.asker.left >= SOLVABLE):
-                    found = baselines.solve(
-                        self.asker, target, self.spread, looks, self.generator, thorough=not honoured
-                    )
+        found = named or self._solved()
         if found is None:
             self.findings.add(baseline=Finding(None, "the answers did not vanish anywhere that was asked"))
             return None
         name, point = found.name or "another", found.point
         evidence = f"all attributions are 0 at {name}"
         if found.name is None:
-            # what may be off by much of what inputs differ by is not known
-            error = WIDER * found.error
-            found = replace(found, error=np.where(error < VAGUE * self.spread, error, np.inf))
             known = np.isfinite(found.error)
             evidence = (
                 f"attributions vanish at a point known to {np.median(found.error[known]):.1g} "
@@ -269,6 +253,31 @@ class _Session:
         shape = self.asker.shape
         self.findings.add(baseline=Finding(Baseline(name, point.reshape(shape), found.error.reshape(shape)), evidence))
         return Origin(found.point, found.doubt)
+
+    def _solved(self) -> Found | None:
+        """The baseline, solved for by some output; None where none shows it in any coordinate."""
+        self.asker.learn_wire()
+        looks, thorough = self.asker.in_unit_range, not self.findings.baseline_honoured
+        # an output that is saturated wherever it is asked shows no gradient; another may
+        others = [*self.targets.tolist(), *range(CLASSES)] if looks else []
+        for number, target in enumerate(dict.fromkeys([self.target, *others])):
+            if number and self.asker.left < SOLVABLE:
+                break
+            try:
+                found = baselines.solve(self.asker, target, self.spread, looks, self.generator, thorough=thorough)
+            except Spent:
+                raise
+            except DisintegrateError:
+                # not every service has so many outputs
+                if not number:
+                    raise
+                continue
+            if found is not None:
+                # what may be off by much of what inputs differ by is not known
+                error = WIDER * found.error
+                known = error < VAGUE * self.spread
+                return replace(found, error=np.where(known, error, np.inf)) if known.any() else None
+        return None
 
     def _free_origin(self, point: Float64[np.ndarray, " d"]) -> Origin:
         """A point that is sent along as the baseline of every ray, away from what max pooling ties on.
