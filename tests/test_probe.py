@@ -340,7 +340,7 @@ def test_what_can_be_found_is_where_a_point_further_out_is_refused() -> None:
 def test_a_baseline_is_solved_for_by_another_output_where_that_of_the_input_is_saturated() -> None:
     network = model(softmax=True)
     with torch.no_grad():
-        network[0][2].bias[0] -= 40
+        dict(network.named_parameters())["0.2.bias"][0] -= 40
     baseline = np.random.default_rng(7).normal(size=SIZE).astype(np.float32)
     inside = LocalExplainer(network, Capabilities(rule="riemann_right", default_steps=20), own_baseline=baseline)
     found = probe(
