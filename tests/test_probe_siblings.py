@@ -187,7 +187,7 @@ def test_a_rule_of_few_nodes_is_taken_back_where_sums_are_the_integrals(rule: st
     )  # fmt: skip
     ray = Ray(asker, origin, 2 * inputs()[0].astype(float), 1)
     ray.ask(SCALES)
-    found = siblings._unless_integral(Finding((NamedRule("midpoint", 2),), "its staircase"), [ray])
+    found = siblings._unless_others(Finding((NamedRule("midpoint", 2),), "its staircase"), [ray])
     assert (found.value is not None) == kept
 
 

@@ -41,13 +41,13 @@ def across(
             # across another kink, of those rules that the first one left
             ray = Ray(ray.asker, ray.origin, direction(), ray.target, drifting=ray.drifting)
         few = among is not None and len(among) < FEW
-        closer = close_up(ray, ROUGH if few else NARROW)
+        again = few and number > 0
+        closer = close_up(ray, ROUGH if again else NARROW)
         if closer is None:
             break
         if number == 0:
             own = own_number.among(USUAL)
             among = among if own is None else tuple(member for member in among or members_of(own) if member[1] == own)
-        again = few and number > 0
         seen = told(closer, generator=generator, among=among or None, needed=SECOND if again else FREEDOM)
         among = seen.members or among
         fresh = FRESH_FEW if among is not None and len(among) < FEW else FRESH

@@ -235,7 +235,7 @@ class _Session:
             self.asker.budget += naming.kept
         if named is None:
             self._baseline(None)
-            naming.go_on()
+        naming.go_on()
 
     def _baseline(self, named: Found | None) -> Origin | None:
         found = named or self._solved()

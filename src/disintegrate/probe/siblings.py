@@ -102,7 +102,7 @@ class Siblings:
             score = score + (said if said.any() or near.scatter else weighing.by_paid(near))
             evidence += "; the places of its kinks in the outputs were weighed too"
         found = self._by_sums(first, kink, weighing, score, evidence)
-        return self._unless_integral(found, [near, first])
+        return self._unless_others(found, [near, first])
 
     def _of_any(self, first: Ray, near: Ray, verdict: Verdict) -> Finding[tuple[NamedRule, ...]]:
         """The rule of several that staircases leave, if sums tell it from them and from those that fit none."""
@@ -138,20 +138,23 @@ class Siblings:
             return Finding(None, f"{evidence}; they are rather those of another")
         return _chosen(groups, score, evidence)
 
-    def _unless_integral(
-        self, found: Finding[tuple[NamedRule, ...]], rays: list[Ray]
-    ) -> Finding[tuple[NamedRule, ...]]:
-        """Take a rule of few nodes back if sums are rather the integrals themselves: many kinks may look like few."""
-        if found.value is None or rule_named(found.value[0].rule)(found.value[0].steps).steps > FEW_NODES:
+    def _unless_others(self, found: Finding[tuple[NamedRule, ...]], rays: list[Ray]) -> Finding[tuple[NamedRule, ...]]:
+        """Take a rule of few nodes back if sums are rather the integrals themselves, or those of other few nodes.
+
+        Many kinks may look like few, and one of several steps like the only one.
+        """
+        if found.value is None or not _has_few([((named := found.value[0]).rule, named.steps)]):
             return found
-        named = found.value[0]
-        groups = [[(named.rule, named.steps)], [INTEGRAL]]
+        few = [member for pattern in patterns(AT_NODES) for member in pattern.members]
+        groups = [[(named.rule, named.steps)], [INTEGRAL], *groups_of(few)]
         weighing = Weighing(self.asker, groups, self.probabilities, 0.0, None)
         every = dict.fromkeys([*rays, *(self.gradient.rays if self.gradient else ())])
-        score = sum((weighing.by_paid(ray) for ray in every if ray.scales), np.zeros(2))
-        if float(score[1] - score[0]) <= SURE:
+        score = sum((weighing.by_paid(ray) for ray in every if ray.scales), np.zeros(len(groups)))
+        best = int(np.argmax(score))
+        if float(score[best] - score[0]) <= SURE:
             return found
-        return Finding(None, f"{found.evidence}; but its sums are rather those of a rule of many nodes")
+        kind = "many nodes" if best == 1 else "other nodes"
+        return Finding(None, f"{found.evidence}; but its sums are rather those of a rule of {kind}")
 
     def of_mass(
         self, ray: Ray, kink: float, members: list[tuple[str, int]], evidence: str
