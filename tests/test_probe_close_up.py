@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from disintegrate import Capabilities, Deaf, LocalExplainer, Recording, Wire, Wired, probe
+from disintegrate import Capabilities, LocalExplainer, Recording, Wire, Wired, probe
 from disintegrate.explainers.protocol import Explainer
 from disintegrate.probe import naming
 from disintegrate.probe.asking import Asker
@@ -184,21 +184,3 @@ def test_a_rule_whose_number_of_steps_gets_another_answer_is_not_named(
     found = probe(LocalExplainer(_network(0), permitted), inputs, np.array([0, 1]))
     assert found.rules.value is None
     assert found.rules.evidence.startswith("the rays say so; but the service")
-
-
-@pytest.mark.parametrize("softmax", [True, False])
-@pytest.mark.parametrize("rule", ["riemann_left", "saliency", "riemann_right", "captum_riemann_trapezoid"])
-def test_rules_that_one_kink_leaves_are_told_by_what_they_weigh_the_baseline_with(
-    monkeypatch: pytest.MonkeyPatch, rule: str, softmax: bool
-) -> None:
-    # whatever the kink says: they weigh the baseline with 1 / 6, 1 / 7, 0 and 1 / 12
-    numbers = {"riemann_left": 6, "saliency": 7, "riemann_right": 6, "captum_riemann_trapezoid": 7}
-    members = tuple(numbers.items())
-    monkeypatch.setattr(naming, "across", lambda ray, *_: Told(members, False, "the kink leaves four", _beside(ray)))
-    monkeypatch.setattr(naming, "ends", lambda *_: None)
-    monkeypatch.setattr(naming.Naming, "_far_out", lambda _, __, ___, among, **____: (among, None, False))
-    served = LocalExplainer(_network(0, softmax=softmax), Capabilities(rule=rule, default_steps=numbers[rule]))
-    inputs = np.random.default_rng(0).normal(size=(2, SIZE)).astype(np.float32)
-    found = probe(Deaf(served, steps=True, baseline=False), inputs, np.array([0, 1]))
-    assert [(one.rule, one.steps) for one in found.rules.value or ()] == [(rule, numbers[rule])]
-    assert found.rules.evidence.startswith("the kink leaves four; far out they weigh")

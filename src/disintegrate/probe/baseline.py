@@ -31,7 +31,7 @@ TRIES, AGAIN = 2, 25
 # be to be of use.
 THOROUGH, SURE, AGREES, TOLD = 25, 3, 0.02, 0.1
 # By how much two looks from far out may miss it alike, in units of the inputs' spread over how far out they were.
-BIASED = 0.1
+BIASED = 0.5
 
 
 def candidate(asker: Asker, target: int, candidates: Mapping[str, Float64[np.ndarray, " d"]]) -> Found | None:

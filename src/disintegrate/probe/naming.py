@@ -27,7 +27,7 @@ from disintegrate.probe.findings import NOT_ASKED, Findings
 from disintegrate.probe.first_nodes import RAYS, by_first_nodes
 from disintegrate.probe.first_rules import Told
 from disintegrate.probe.one_kink import Told as Crossed
-from disintegrate.probe.one_kink import members_of, shapes, told
+from disintegrate.probe.one_kink import members_of, told
 from disintegrate.probe.own_number import USUAL, OwnNumber
 from disintegrate.probe.ray import Origin, Ray, first_kink, kink_beyond
 from disintegrate.probe.result import Finding, NamedRule, Override
@@ -58,8 +58,6 @@ NUMBERS = 14
 ASKABLE = 3
 # So many that staircases leave are weighed by sums.
 SEVERAL = 50
-# So many rules that one kink leaves are told apart by what they weigh the baseline with.
-ENDS = 12
 # Queries that must be left to ask across a kink once more.
 AGAIN = 3
 # Queries that it takes to solve for a baseline that is weighed.
@@ -259,31 +257,12 @@ class Naming:
         own = self.own_number.among(found.numbers)
         members = [member for member in found.members if own in (None, member[1])]
         self.findings.add(rules=Finding(None, found.evidence), possible=tuple(NamedRule(*member) for member in members))
-        evidence, decided = found.evidence, found.decided
         # before anything is asked further, for the budget may end there
-        self.unfinished = (ray, found) if members and not decided else None
-        if not decided and members and len(groups_of(members)) <= ENDS:
-            members = self._weighing_alike(ray, members)
-            decided = len({shape for shape in shapes() if set(shape.members) & set(members)}) == 1
-            evidence += "; far out they weigh the gradient at the baseline otherwise"
-        if decided:
+        self.unfinished = (ray, found) if members and not found.decided else None
+        if found.decided:
             siblings = self._siblings(probabilities=ray.drifting)
-            self.by_mass = partial(siblings.of_mass, ray, found.closer.place, members, evidence)
+            self.by_mass = partial(siblings.of_mass, ray, found.closer.place, members, found.evidence)
             self.findings.add(rules=self.by_mass())
-
-    def _weighing_alike(self, ray: Ray, members: list[tuple[str, int]]) -> list[tuple[str, int]]:
-        """Those of some rules that weigh the gradient at a baseline that was sent as the service does."""
-        among = keeping(patterns(), lambda *member: member in members)
-        near, out = (
-            Ray(self.asker, ray.origin, ray.direction, ray.target, drifting=ray.drifting, steps=ray.steps)
-            for _ in range(2)
-        )
-        if ray.drifting:
-            left = agreeing_close_by(near, out, self.spread)
-            among = keeping(among, lambda *member: any(member in pattern.members for pattern in left))
-        elif stray(near, self.spread) <= STRAY and (gradient := Gradient.of(near, self.spread)) is not None:
-            among = agreeing_affine(near, gradient.rays, among)
-        return [member for pattern in among for member in pattern.members] or members
 
     def _confirm(self) -> None:
         """Take a rule back whose number of steps, where a caller may set them, gets another answer than none."""
