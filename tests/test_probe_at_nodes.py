@@ -25,15 +25,26 @@ FEW = (("riemann_right", 1), ("riemann_right", 2), ("riemann_left", 2), ("midpoi
 MANY = (("riemann_right", 16), ("midpoint", 16), ("gauss_legendre", 16), ("trapezoid", 16))
 
 
-def _gradient(rule: str, steps: int) -> Gradient:
+def _gradient(rule: str, steps: int, wire: Wire | None = None) -> Gradient:
     service = LocalExplainer(model(), Capabilities(rule=rule, default_steps=steps))
     asker = Asker(service, (SIZE,), np.dtype(np.float32), 60, SILENT.task("queries", 60))
-    asker.wire = Wire()
+    asker.wire = wire or Wire()
     near = Ray(asker, Origin(np.zeros(SIZE), np.zeros(SIZE)), inputs()[0].astype(float), 1)
     near.ask([1e-3])
     gradient = Gradient.of(near, 1.0)
     assert gradient is not None
     return gradient
+
+
+def test_where_small_numbers_are_lost_nothing_need_have_been_asked_along_the_gradient() -> None:
+    gradient = _gradient("midpoint", 2, Wire(dtype="float16"))
+    assert not any(ray.scales for ray in gradient.rays)
+    groups = groups_of([*FEW, *MANY])
+    few = np.array([group[0] in FEW for group in groups])
+    weighing = Weighing(gradient.rays[0].asker, groups, False, 0.0, None)
+    score, asked = at_nodes(weighing, gradient, np.zeros(len(groups)), few, few)
+    assert asked > 0
+    assert ("midpoint", 2) in groups[int(np.argmax(score))]
 
 
 @pytest.mark.parametrize(("rule", "steps"), FEW)

@@ -70,6 +70,9 @@ def at_nodes(
 
 def _unit(ray: Ray) -> float:
     """Twice as far out as kinks lie on the average, as far as the slopes on either side of them tell."""
+    if not ray.scales:
+        # where small numbers are lost, how far out one may go is known by an answer
+        ray.ask([NEAR])
     missing = [scale for scale in (NEAR, END, furthest(ray)) if not np.isclose(ray.scales, scale, rtol=1e-6).any()]
     ray.ask(missing[: ray.asker.left])
     order = np.argsort(ray.scales)
