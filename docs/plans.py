@@ -149,9 +149,19 @@ def probe(record: Record) -> str:
             for key, counts in found["by_setting"][axis].items()
         )
         lines.append(f"| {axis.replace('_', ' ')} | {', '.join(shares)} |")
-    return "\n".join(
-        [*lines, "", f"`python studies/probe.py --seed {record['seed']}`, [record](../results/probe.json)."]
-    )
+    command = f"python studies/probe.py --seed {record['seed']}"
+    lines += ["", f"`{command}`, [record](../results/probe.json). The same services with more queries:", ""]
+    lines += ["| queries at most | right | unknown | wrong | in the median | record |", "|---|---|---|---|---|---|"]
+    for path in sorted(RESULTS.glob("probe_*.json"), key=lambda path: int(path.stem.partition("_")[2])):
+        more = json.loads(path.read_text())
+        assert more["seed"] == record["seed"], f"{path.name} is of other services: run `{command} --budget`"  # noqa: S101
+        total = more["summary"]
+        counts = f"{total['right']} ({total['share_right']:.1%}) | {total['unknown']} | {total['wrong']}"
+        lines.append(
+            f"| {more['budget']} | {counts} | {total['queries']['median']:.0f} | "
+            f"[{path.name}](../results/{path.name}), `--budget {more['budget']} --out results/{path.name}` |"
+        )
+    return "\n".join(lines)
 
 
 def measures_figure() -> Figure:
