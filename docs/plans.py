@@ -154,7 +154,8 @@ def probe(record: Record) -> str:
     lines += ["| queries at most | right | unknown | wrong | in the median | record |", "|---|---|---|---|---|---|"]
     for path in sorted(RESULTS.glob("probe_*.json"), key=lambda path: int(path.stem.partition("_")[2])):
         more = json.loads(path.read_text())
-        assert more["seed"] == record["seed"], f"{path.name} is of other services: run `{command} --budget`"  # noqa: S101
+        if more["seed"] != record["seed"]:
+            raise ValueError(f"{path.name} is of other services: run `{command} --budget {more['budget']}`.")
         total = more["summary"]
         counts = f"{total['right']} ({total['share_right']:.1%}) | {total['unknown']} | {total['wrong']}"
         lines.append(

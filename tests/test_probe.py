@@ -26,7 +26,8 @@ from disintegrate import (
     probe,
 )
 from disintegrate.errors import BadAnswer, InvalidValue
-from disintegrate.probe import NamedRule, Override
+from disintegrate.probe import NamedRule, Override, baseline
+from disintegrate.probe.closing_in import Found
 from disintegrate.probe.digits import grain, wire_of
 from disintegrate.probe.own_number import USUAL
 from disintegrate.probe.staircase import patterns
@@ -351,3 +352,15 @@ def test_a_baseline_is_solved_for_by_another_output_where_that_of_the_input_is_s
     known = np.isfinite(at.error)
     assert known.sum() > SIZE / 2
     assert (np.abs(at.point - baseline)[known] <= at.error[known]).all()
+
+
+def test_a_coordinate_that_may_be_off_by_much_is_said_to_be_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = np.where(np.arange(SIZE) % 2, 0.01, 0.2)
+    solved = Found(None, np.zeros(SIZE), error, error)
+    monkeypatch.setattr(baseline, "solve", lambda *_, **__: solved)
+    baseline_ = np.ones(SIZE, np.float32)
+    inside = LocalExplainer(model(), Capabilities(rule="midpoint", default_steps=5), own_baseline=baseline_)
+    found = probe(Deaf(inside, steps=True, baseline=True), inputs(), TARGETS, naming=False)
+    assert found.baseline.value is not None
+    # inputs differ by about 1, and an error that is claimed is four times what answers say: 0.04 and 0.8
+    assert np.array_equal(np.isfinite(found.baseline.value.error), error == 0.01)

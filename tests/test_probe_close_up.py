@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from disintegrate import Capabilities, LocalExplainer, Recording, Wire, Wired, probe
+from disintegrate import Capabilities, Deaf, LocalExplainer, Recording, Wire, Wired, probe
 from disintegrate.explainers.protocol import Explainer
 from disintegrate.probe import naming
+from disintegrate.probe.across import across
 from disintegrate.probe.asking import Asker
 from disintegrate.probe.close_up import BEFORE, NARROW, CloseUp, close_up, gradient_at
 from disintegrate.probe.explore import Verdict
-from disintegrate.probe.one_kink import FLOORS, Told, matches, members_of, shapes, told
+from disintegrate.probe.one_kink import FLOORS, Crossed, crossed, matches, members_of, shapes
 from disintegrate.probe.ray import Origin, Ray
 from disintegrate.probe.staircase import Fit, patterns
 from disintegrate.probe.weighing import SURE, Weighing
@@ -86,7 +88,7 @@ def test_a_share_is_the_sum_of_the_weights_beyond_the_kink(rule: str, steps: int
 @pytest.mark.parametrize("rule", sorted(RULES))
 def test_every_rule_is_told_by_one_kink(rule: str, steps: int, softmax: bool) -> None:
     ray = _ray(_network(11, softmax=softmax), rule, steps, 3, digits=6)
-    seen = told(_closed(ray), generator=np.random.default_rng(0))
+    seen = crossed(_closed(ray), generator=np.random.default_rng(0))
     assert seen.decided, seen.evidence
     assert (rule, steps) in seen.members
     grids = {(rule_named(name)(n).steps, round(float(rule_named(name)(n).nodes[-1]), 6)) for name, n in seen.members}
@@ -116,7 +118,7 @@ def test_other_kinks_on_the_ray_are_told_from_the_one_that_was_closed_in() -> No
     short = Ray(ray.asker, closer.ray.origin, closer.ray.direction, 0)
     ends = [gradient_at(short, end, 2.0) for end in closer.ends]
     closer = replace(closer, ray=short, before=ends[0], behind=ends[1])
-    seen = told(closer, generator=generator)
+    seen = crossed(closer, generator=generator)
     assert seen.decided
     assert set(seen.members) == {("riemann_right", 12), ("captum_riemann_right", 12)}
     whole = closer.crossings(np.inf)
@@ -131,7 +133,7 @@ def test_with_few_rules_left_a_second_kink_needs_few_answers() -> None:
     closer = _closed(ray)
     begin = ray.asker.spent
     among = [("midpoint", 40), ("midpoint", 41), ("gauss_legendre", 40)]
-    seen = told(closer, generator=np.random.default_rng(2), among=among, needed=1)
+    seen = crossed(closer, generator=np.random.default_rng(2), among=among, needed=1)
     assert seen.decided
     assert seen.members == (("midpoint", 40),)
     assert ray.asker.spent - begin <= 11
@@ -177,10 +179,29 @@ def test_a_rule_whose_number_of_steps_gets_another_answer_is_not_named(
     pattern = next(pattern for pattern in patterns(8) if ("midpoint", 8) in pattern.members)
     verdict = Verdict((Fit(pattern, 1.0, one, one, one, 9, one),), True, "the rays say so")
     monkeypatch.setattr(naming, "by_steps", lambda *_, **__: None)
-    monkeypatch.setattr(naming, "across", lambda ray, *_: Told(members, True, "the rays say so", _beside(ray)))
+    monkeypatch.setattr(naming, "across", lambda ray, *_: Crossed(members, True, "the rays say so", _beside(ray)))
     monkeypatch.setattr(naming, "explore", lambda *_, **__: verdict)
     permitted = Capabilities(rule="midpoint", default_steps=12, baseline=baseline)
     inputs = np.random.default_rng(0).normal(size=(2, SIZE)).astype(np.float32)
     found = probe(LocalExplainer(_network(0), permitted), inputs, np.array([0, 1]))
     assert found.rules.value is None
     assert found.rules.evidence.startswith("the rays say so; but the service")
+
+
+def test_what_a_kink_left_open_is_gone_on_with_once_the_baseline_is_solved_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    service = LocalExplainer(
+        _network(0), Capabilities(rule="midpoint", default_steps=9), own_baseline=np.full(SIZE, 0.3, np.float32)
+    )
+    inputs = np.random.default_rng(0).normal(size=(2, SIZE)).astype(np.float32)
+    left: list[int] = []
+
+    def undecided(*given: Any) -> Crossed | None:
+        found = across(*given)
+        left.append(given[0].asker.left)
+        return None if found is None else replace(found, decided=False)
+
+    monkeypatch.setattr(naming, "across", undecided)
+    found = probe(Deaf(service, steps=True, baseline=False), inputs, np.array([0, 1]))
+    assert left, "the first look must end before the baseline is solved for"
+    assert found.baseline.value is not None
+    assert ("midpoint", 9) in [(one.rule, one.steps) for one in found.rules.value or ()], found.rules.evidence

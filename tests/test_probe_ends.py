@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from disintegrate import Capabilities, Deaf, LocalExplainer, NotPermitted, Recording, Wire, Wired, probe
-from disintegrate.explainers.protocol import Explanation, Request
+from disintegrate.explainers.protocol import Explainer, Explanation, Request
 from disintegrate.probe.asking import Asker
 from disintegrate.probe.ends import Ends, ends
 from disintegrate.probe.one_kink import quadrature
@@ -23,8 +23,8 @@ RULES = [
 ]
 
 
-def _ends(service: object, *, softmax: bool) -> tuple[Ends | None, int]:
-    asker = Asker(service, (SIZE,), np.dtype(np.float32), 60, SILENT.task("queries", 60))  # type: ignore[arg-type]
+def _ends(service: Explainer, *, softmax: bool) -> tuple[Ends | None, int]:
+    asker = Asker(service, (SIZE,), np.dtype(np.float32), 60, SILENT.task("queries", 60))
     rng = np.random.default_rng(5)
     begin = asker.sent(rng.normal(size=(1, SIZE)))[0]
     asker.ask(begin[None], 1)
@@ -45,10 +45,21 @@ def test_four_answers_tell_what_both_ends_are_weighed_with(rule: str, steps: int
     for seen, end, doubt in zip((found.baseline, found.input), (0.0, 1.0), found.doubts, strict=True):
         wanted = float(weights[nodes == end].sum() / weights.sum())
         # behind a softmax the gradient close by has drifted already
-        assert abs(seen - wanted) < max(1e-3, 0.1 * wanted) if softmax else abs(seen - wanted) < 1e-4
+        assert abs(seen - wanted) < (0.01 * wanted + 1e-9 if softmax else 1e-6)
         assert abs(seen - wanted) < 6 * doubt
     assert found.agreeing([(rule, steps)])
     assert not found.agreeing([("riemann_left", 3), ("saliency", 2)])
+
+
+@pytest.mark.parametrize(("rule", "steps"), RULES)
+def test_in_float16_both_weights_show_to_a_thousandth(rule: str, steps: int) -> None:
+    inside = LocalExplainer(model(), Capabilities(rule=rule, default_steps=steps))
+    found, _ = _ends(Wired(inside, Wire(dtype="float16")), softmax=False)
+    nodes, weights = quadrature(rule, steps)
+    assert found is not None
+    for seen, end, doubt in zip((found.baseline, found.input), (0.0, 1.0), found.doubts, strict=True):
+        off = abs(seen - float(weights[nodes == end].sum() / weights.sum()))
+        assert off < min(1e-3, 6 * doubt)
 
 
 def test_a_service_that_refuses_points_far_out_tells_nothing() -> None:

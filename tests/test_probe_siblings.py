@@ -177,8 +177,13 @@ def test_ties_at_the_baseline_do_not_look_asymmetric(rule: str, symmetric: bool)
     assert siblings.mirrored(Origin(np.zeros(SIZE), np.zeros(SIZE)))[0] is symmetric
 
 
-@pytest.mark.parametrize(("rule", "steps", "kept"), [("midpoint", 2, True), ("trapezoid", 51, False)])
-def test_a_rule_of_few_nodes_is_taken_back_where_sums_are_the_integrals(rule: str, steps: int, kept: bool) -> None:
+@pytest.mark.parametrize(
+    ("rule", "steps", "others"),
+    [("midpoint", 2, None), ("trapezoid", 51, "many"), ("trapezoid", 3, "other"), ("riemann_left", 2, "other")],
+)
+def test_a_rule_of_few_nodes_is_taken_back_where_sums_are_those_of_others(
+    rule: str, steps: int, others: str | None
+) -> None:
     asker = _asker(model(), rule, steps)
     origin = Origin(np.zeros(SIZE), np.zeros(SIZE))
     siblings = Siblings(
@@ -188,7 +193,8 @@ def test_a_rule_of_few_nodes_is_taken_back_where_sums_are_the_integrals(rule: st
     ray = Ray(asker, origin, 2 * inputs()[0].astype(float), 1)
     ray.ask(SCALES)
     found = siblings._unless_others(Finding((NamedRule("midpoint", 2),), "its staircase"), [ray])
-    assert (found.value is not None) == kept
+    assert (found.value is not None) == (others is None)
+    assert others is None or found.evidence.endswith(f"of a rule of {others} nodes")
 
 
 class _Simpson:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from disintegrate.probe.close_up import NARROW, ROUGH, close_up
-from disintegrate.probe.one_kink import FREEDOM, Told, members_of, told
+from disintegrate.probe.one_kink import FREEDOM, Crossed, crossed, members_of
 from disintegrate.probe.own_number import USUAL, OwnNumber
 from disintegrate.probe.ray import Ray
 
@@ -25,7 +25,7 @@ def across(
     own_number: OwnNumber,
     generator: np.random.Generator,
     among: tuple[tuple[str, int], ...] | None = None,
-) -> Told | None:
+) -> Crossed | None:
     """The rules that explain the answers across the strongest kinks of some rays; None where a ray has no kink.
 
     Args:
@@ -45,10 +45,9 @@ def across(
         closer = close_up(ray, ROUGH if again else NARROW)
         if closer is None:
             break
-        if number == 0:
-            own = own_number.among(USUAL)
-            among = among if own is None else tuple(member for member in among or members_of(own) if member[1] == own)
-        seen = told(closer, generator=generator, among=among or None, needed=SECOND if again else FREEDOM)
+        if number == 0 and (own := own_number.among(USUAL)) is not None:
+            among = tuple(member for member in among or () if member[1] == own) or members_of(own)
+        seen = crossed(closer, generator=generator, among=among, needed=SECOND if again else FREEDOM)
         among = seen.members or among
         fresh = FRESH_FEW if among is not None and len(among) < FEW else FRESH
         if seen.decided or ray.asker.left < fresh:

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from disintegrate.errors import NotPermitted
+from disintegrate.probe.close_up import divided
 from disintegrate.probe.far_out import OFF
 from disintegrate.probe.one_kink import quadrature
 from disintegrate.probe.ray import Ray
@@ -67,7 +68,7 @@ def ends(ray: Ray) -> Ends | None:
     scale = FAR_PROBABILITIES if ray.drifting else FAR
     scale = min(scale, LARGEST / largest) if asker.coarse else scale
     far, further = asker.sent(begin + np.array([[scale], [2 * scale]]) * ray.direction)
-    rows, noises = [near.raw[0] / _safe(near.moved[0])], [asker.deviation(near.raw[0]) / np.abs(_safe(near.moved[0]))]
+    rows, noises = [divided(near.raw[0], near.moved[0])], [divided(asker.deviation(near.raw[0]), np.abs(near.moved[0]))]
     pairs = [(further, far), (far, begin), (begin, far)]
     if ray.drifting:
         # so far out a softmax is saturated
@@ -77,8 +78,9 @@ def ends(ray: Ray) -> Ends | None:
     try:
         for point, baseline in pairs:
             answer = asker.ask(point[None], ray.target, origin=baseline).attribution[0]
-            rows.append(answer / _safe(point - baseline))
-            noises.append(np.hypot(asker.deviation(answer), ROUNDED * np.abs(answer)) / np.abs(_safe(point - baseline)))
+            rough = np.hypot(asker.deviation(answer), ROUNDED * np.abs(answer))
+            rows.append(divided(answer, point - baseline))
+            noises.append(divided(rough, np.abs(point - baseline)))
     except NotPermitted:
         asker.refused = True
         return None
@@ -107,7 +109,3 @@ def _share(
     left = float(((row - far - share * way) ** 2).sum())
     aside = max(left - BEYOND * float((noise**2).sum()), 0.0)
     return share, math.sqrt((float((noise**2 * way**2).sum()) / size + aside) / size) + 1e-9
-
-
-def _safe(moved: Float64[np.ndarray, " d"]) -> Float64[np.ndarray, " d"]:
-    return np.where(moved == 0, 1.0, moved)

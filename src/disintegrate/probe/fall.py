@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float64
 
 from disintegrate.probe.asking import Asker
 from disintegrate.probe.falling import Falling
@@ -108,6 +109,13 @@ def _at_baseline(fall: Fall) -> float:
     return fall.near.outputs[int(np.argmin(np.abs(fall.near.scales)))]
 
 
+def exactness(asker: Asker, outputs: Float64[np.ndarray, " k"]) -> Float64[np.ndarray, " k"]:
+    """How exact the logarithms of outputs are that are answered."""
+    digits = np.asarray(asker.deviation(outputs)) / outputs
+    found: Float64[np.ndarray, " k"] = np.hypot(digits, EXACT * np.maximum(np.abs(np.log(outputs)), 1.0))
+    return found
+
+
 def outputs_of(fall: Fall) -> Falling | None:
     """The outputs that are more than noise, with that at the baseline."""
     scales, outputs = np.append(fall.ray.scales, 0.0), np.append(fall.ray.outputs, _at_baseline(fall))
@@ -118,5 +126,5 @@ def outputs_of(fall: Fall) -> Falling | None:
     if fine.sum() < ENOUGH:
         return None
     log = np.log(outputs[fine])
-    found = Falling(scales[fine], log, np.hypot(rough[fine] / outputs[fine], EXACT * np.maximum(np.abs(log), 1.0)))
+    found = Falling(scales[fine], log, exactness(fall.ray.asker, outputs[fine]))
     return found if found.slope > 0 and log.max() - log[-1] > DOWN else None

@@ -78,6 +78,24 @@ class Answered:
     least: Float64[np.ndarray, " z"]
 
 
+@dataclass(frozen=True, eq=False)
+class Predicted:
+    """What a rule answers, how the logarithms of that move with the line, and what changes between two places add."""
+
+    total: Float64[np.ndarray, " q"]
+    moved: Float64[np.ndarray, "q p"]
+    between: Float64[np.ndarray, " q"]
+
+    def covariance(
+        self, deviation: Float64[np.ndarray, " q"], common: float, level: float
+    ) -> Float64[np.ndarray, "q q"]:
+        """That of the logarithms of answers so exact, as `Answered` has it."""
+        alone = np.diag((deviation / self.total) ** 2 + self.between)
+        alike = np.outer(common / self.total, common / self.total) + level**2
+        found: Float64[np.ndarray, "q q"] = self.moved @ self.moved.T + alone + alike
+        return found
+
+
 class Line:
     """`log p` as a line whose slope changes at some places, less and less with the distance."""
 
@@ -142,17 +160,16 @@ class Given:
         self, answered: Answered, nodes: Float64[np.ndarray, " n"], weights: Float64[np.ndarray, " n"]
     ) -> tuple[float, float]:
         """How likely a rule makes the outputs and the answers, as a logarithm, and the squares by which it misses."""
-        total, moved, between = self.predicted(answered.scales, nodes, weights)
-        off = np.log(answered.falls) - np.log(total)
-        inside = moved @ moved.T + np.diag((answered.deviation / total) ** 2 + between)
-        inside += np.outer(answered.common / total, answered.common / total) + answered.level**2
+        predicted = self.predicted(answered.scales, nodes, weights)
+        off = np.log(answered.falls) - np.log(predicted.total)
+        inside = predicted.covariance(answered.deviation, answered.common, answered.level)
         misfit = float(off @ np.linalg.solve(inside, off))
         return self.outputs - (misfit + float(np.linalg.slogdet(inside)[1])) / 2, misfit
 
     def predicted(
         self, scales: Float64[np.ndarray, " q"], nodes: Float64[np.ndarray, " n"], weights: Float64[np.ndarray, " n"]
-    ) -> tuple[Float64[np.ndarray, " q"], Float64[np.ndarray, "q p"], Float64[np.ndarray, " q"]]:
-        """What a rule answers, how its logarithm moves with the line, and what changes between two places add to it."""
+    ) -> Predicted:
+        """What a rule answers at these scales."""
         places = scales[:, None] * nodes
         steep, parts = self._parts(places, weights)
         total = parts.sum(1)
@@ -162,7 +179,7 @@ class Given:
         moved = self._moved(places, shares, steep)
         # a change between two answers of the same stretch
         between = shares * np.interp(places, self.line.places, self.line.changes) * self.change / steep
-        return total, moved, (between**2).sum(1)
+        return Predicted(total, moved, (between**2).sum(1))
 
     def _moved(
         self,

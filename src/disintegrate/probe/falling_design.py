@@ -34,8 +34,8 @@ def most_telling(
     scales: Float64[np.ndarray, " s"],
     exact: Callable[[Float64[np.ndarray, " k"]], Float64[np.ndarray, " k"]],
     deviation: Callable[[Float64[np.ndarray, " s"]], Float64[np.ndarray, " s"]],
-) -> Telling | None:
-    """What tells a rule from its rival best; None where nothing may be asked.
+) -> Telling:
+    """What tells a rule from its rival best.
 
     Args:
         falling: the outputs of the ray.
@@ -48,13 +48,11 @@ def most_telling(
     """
     given = _likeliest(falling, answered, best)
     every = np.concatenate([answered.scales, scales])
-    total, moved, between = given.predicted(every, *best)
-    other = given.predicted(every, *rival)[0]
-    apart = np.log(other) - np.log(total)
+    predicted = given.predicted(every, *best)
+    apart = np.log(given.predicted(every, *rival).total) - np.log(predicted.total)
     kept = len(answered.scales)
-    noise = np.concatenate([answered.deviation, deviation(total[kept:])]) / total
-    rest = np.diag(noise**2 + between) + np.outer(answered.common / total, answered.common / total) + answered.level**2
-    covariance = moved @ moved.T + rest
+    rough = np.concatenate([answered.deviation, deviation(predicted.total[kept:])])
+    covariance = predicted.covariance(rough, answered.common, answered.level)
     before = _told(apart[:kept], covariance[:kept, :kept])
     found: list[Telling] = []
     for index, scale in enumerate(scales.tolist()):
@@ -63,11 +61,11 @@ def most_telling(
     places = answered.scales * best[0].min()
     asked = np.geomspace(places.min() / AROUND, places.max() * AROUND, OUTPUTS)
     lines = given.line.rows(asked)[0]
-    for scale, row, log in zip(asked.tolist(), lines @ given.root, lines @ given.mean, strict=True):
-        seen = moved[:kept] @ row
-        left = covariance[:kept, :kept] - np.outer(seen, seen) / (float(exact(np.array([log]))[0]) ** 2 + row @ row)
+    for scale, row, noise in zip(asked.tolist(), lines @ given.root, exact(lines @ given.mean), strict=True):
+        seen = predicted.moved[:kept] @ row
+        left = covariance[:kept, :kept] - np.outer(seen, seen) / (noise**2 + row @ row)
         found.append(Telling(scale, True, _told(apart[:kept], left) - before))
-    return max(found, key=lambda one: one.gain) if found else None
+    return max(found, key=lambda one: one.gain)
 
 
 def _told(apart: Float64[np.ndarray, " q"], covariance: Float64[np.ndarray, "q q"]) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float64, Int
 
 from disintegrate.probe.asking import Asker
-from disintegrate.probe.fall import ABOVE, APART, DOWN, ENOUGH, EXACT, TINY, Fall, Floor, outputs_of, way_down
+from disintegrate.probe.fall import ABOVE, APART, DOWN, ENOUGH, TINY, Fall, Floor, exactness, outputs_of, way_down
 from disintegrate.probe.falling import Answered, Falling, log_likelihoods
 from disintegrate.probe.falling_design import Telling, most_telling
 from disintegrate.probe.first_rules import Aside, Group, Told, alike, kept_for
@@ -136,10 +136,7 @@ class FallingRay:
             return found
 
         def exact(log: Float64[np.ndarray, " k"]) -> Float64[np.ndarray, " k"]:
-            output = np.exp(log)
-            digits: Float64[np.ndarray, " k"] = np.asarray(self.asker.deviation(output)) / output
-            found: Float64[np.ndarray, " k"] = np.hypot(digits, EXACT * np.maximum(np.abs(log), 1.0))
-            return found
+            return exactness(self.asker, np.exp(log))
 
         depths = np.linspace(SHALLOWEST, self.way, DEPTHS)
         wanted = np.array([self.falling.where(self.top + depth) for depth in depths]) / nodes[0]

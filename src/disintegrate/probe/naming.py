@@ -26,8 +26,7 @@ from disintegrate.probe.far_out import (
 from disintegrate.probe.findings import NOT_ASKED, Findings
 from disintegrate.probe.first_nodes import RAYS, by_first_nodes
 from disintegrate.probe.first_rules import Told
-from disintegrate.probe.one_kink import Told as Crossed
-from disintegrate.probe.one_kink import members_of, told
+from disintegrate.probe.one_kink import Crossed, crossed, members_of
 from disintegrate.probe.own_number import USUAL, OwnNumber
 from disintegrate.probe.ray import Origin, Ray, first_kink, kink_beyond
 from disintegrate.probe.result import Finding, NamedRule, Override
@@ -107,10 +106,12 @@ class Naming:
 
     def go_on(self) -> None:
         """Ask once more what tells the last rules apart, where queries are left after all."""
-        if not self._is_named() and self.unfinished is not None and self.asker.left > AGAIN:
+        if self._is_named():
+            return
+        if self.unfinished is not None and self.asker.left > AGAIN:
             ray, found = self.unfinished
-            self._crossed(ray, told(found.closer, generator=self.generator, among=found.members))
-        if not self._is_named() and self.by_mass is not None:
+            self._crossed(ray, crossed(found.closer, generator=self.generator, among=found.members))
+        elif self.by_mass is not None:
             self.findings.add(rules=self.by_mass())
         self._confirm()
 

@@ -102,7 +102,7 @@ class Match:
 
 
 @dataclass(frozen=True, eq=False)
-class Told:
+class Crossed:
     """The rules that are left, and why.
 
     Attributes:
@@ -123,13 +123,13 @@ class Told:
         return list(dict.fromkeys(steps for _, steps in self.members))
 
 
-def told(
+def crossed(
     closer: CloseUp,
     *,
     generator: np.random.Generator,
     among: Collection[tuple[str, int]] | None = None,
     needed: int = FREEDOM,
-) -> Told:
+) -> Crossed:
     """Ask across the kink until one shape is left, nothing tells those apart that are, or the budget is spent.
 
     Args:
@@ -189,7 +189,7 @@ def told(
             f"would put it {weighed.freedom}"
         )
         evidence += f", the next best {weighed.found[1].misfit:.3g}" if len(weighed.found) > 1 else ""
-    return Told(members, settled, evidence, closer)
+    return Crossed(members, settled, evidence, closer)
 
 
 @dataclass(frozen=True, eq=False)
