@@ -26,6 +26,9 @@ NEARBY = np.array([0.05, 0.1, 0.2])
 AROUND, FIRST_NODES, MANY = np.array([0.4, 0.8, 1.6, 3.2]), np.array([0.15, 0.5, 1.8]), 8
 # Without a softmax: where a ray begins, and how many scales lie beyond it.
 NEAR, COUNT = 1e-3, 4
+# How far apart neighbours lie whose outputs tell a slope, as a share: so many times what their digits leave open,
+# within bounds; and at least where a kink between them does little.
+APART, NARROWEST, WIDEST, NEIGHBOURS = 1e3, 2e-4, 0.08, 5e-3
 # How often each of the two rays is asked; by how much its scales behind a softmax are moved from the third time on.
 MOVED = (0.85, 1.2)
 TURNS = 2 + len(MOVED)
@@ -104,7 +107,7 @@ def along_gradient(
         else:
             if not ray.scales:
                 ray.ask([NEAR])
-            scales = _beyond(turn)
+            scales = _beyond(turn) if turn == 0 else _slopes(turn, ray)
             if max(ray.scales) < scales.max():
                 scales = np.append(furthest(ray), scales)
         scales = np.array([scale for scale in scales if not np.isclose(ray.scales, scale).any()])
@@ -146,6 +149,22 @@ def _beyond(turn: int) -> Float64[np.ndarray, " k"]:
     low, high = BETWEEN
     found: Float64[np.ndarray, " k"] = low * (high / low) ** ((0.5 + 0.618034 * (COUNT * turn + np.arange(COUNT))) % 1)
     return found
+
+
+def _slopes(turn: int, ray: Ray) -> Float64[np.ndarray, " k"]:
+    """Pairs of neighbours: with the slope of the output at the end of a path, rules differ to first order in 1 / n."""
+    low, high = BETWEEN
+    count = COUNT // 2
+    ends = low * (high / low) ** ((0.9 - 0.618034 * (count * turn + np.arange(count))) % 1)
+    found: Float64[np.ndarray, " k"] = np.concatenate([ends, ends * (1 + max(apart(ray), NEIGHBOURS))])
+    return found
+
+
+def apart(ray: Ray) -> float:
+    """How far apart, as a share, outputs are asked whose difference is to tell their slope, by the last of a ray."""
+    output = np.abs(ray.outputs[-1:])
+    grain = float(ray.asker.deviation(output)[0]) / max(float(output[0]), 1e-300)
+    return min(max(APART * grain, NARROWEST), WIDEST)
 
 
 def _said(

@@ -17,7 +17,7 @@ from jaxtyping import Float64
 
 from disintegrate.probe.staircase import Fit, Pattern, Readings, patterns, places_between
 
-WINDOW = 1.5
+WINDOW, FURTHER = 1.5, 2.2
 # How much worse than the best place another may be to be kept, how many are, and places inside each.
 ALIKE, MOST_CELLS, INSIDE = 8.0, 6, 7
 # The steepest ramp behind a kink, in units of its jump over its place.
@@ -54,7 +54,9 @@ def weighting(found: Readings, fit: Fit) -> Float64[np.ndarray, " r"]:
 
 
 def _fit(found: Readings, pattern: Pattern, near: float) -> Fit:
-    places = places_between(pattern, found.scales, near / WINDOW, near * WINDOW)
+    # a kink may lie anywhere between two scales that were asked
+    low = float(found.scales[found.scales < near / WINDOW].max(initial=near / FURTHER))
+    places = places_between(pattern, found.scales, low, near * WINDOW)
     columns = _whitened(found, pattern, places)
     outside = [column - found.signal @ (found.signal.T @ column) for column in columns]
     inside = [(found.signal.T @ column) / found.strength[:, None] for column in columns]

@@ -16,13 +16,11 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from disintegrate.probe.along_gradient import NEAR, Gradient
+from disintegrate.probe.along_gradient import NEAR, Gradient, apart
 from disintegrate.probe.ray import Ray
 from disintegrate.probe.weighing import Weighing, furthest, undecided
 from disintegrate.rules import rule_named
 
-# How far outputs lie on either side of a node, as a share: so many times what their digits leave open, within bounds.
-APART, NARROWEST, WIDEST = 1e3, 2e-4, 0.08
 # Where sums are asked, one after the other, in units of where kinks lie; how far out these are looked for, and how
 # near, in units of the inputs' spread; and what counts as no change of slope.
 SUMS = (1.0, 0.5, 1.7, 0.7)
@@ -63,7 +61,7 @@ def at_nodes(
         ray = gradient.rays[looks[best] % 2]
         scale = SUMS[looks[best] // 2] * _unit(ray)
         looks[best] += 1
-        ray.ask(_wanted(ray, weighing.groups[best], scale, _apart(ray))[: asker.left])
+        ray.ask(_wanted(ray, weighing.groups[best], scale, apart(ray))[: asker.left])
         score = start + _said(weighing, gradient.rays, start)
     return score, asker.spent - before
 
@@ -85,17 +83,10 @@ def _unit(ray: Ray) -> float:
     return float(np.clip(2 * middle, NEAREST, END))
 
 
-def _apart(ray: Ray) -> float:
-    """How far on either side of a node outputs are asked, as a share."""
-    output = np.abs(ray.outputs[-1:])
-    grain = float(ray.asker.deviation(output)[0]) / max(float(output[0]), 1e-300)
-    return min(max(APART * grain, NARROWEST), WIDEST)
-
-
-def _wanted(ray: Ray, group: Sequence[tuple[str, int]], scale: float, apart: float) -> list[float]:
+def _wanted(ray: Ray, group: Sequence[tuple[str, int]], scale: float, share: float) -> list[float]:
     """What is not yet asked of what tells whether a ray's sums are those of a rule."""
     rule = rule_named(group[0][0])(group[0][1])
-    wanted = [scale, *(scale * node * (1 + sign * apart) for node in rule.nodes if node > 0 for sign in (-1, 1))]
+    wanted = [scale, *(scale * node * (1 + sign * share) for node in rule.nodes if node > 0 for sign in (-1, 1))]
     return [place for place in wanted if not np.isclose(place, ray.scales, rtol=1e-6).any()]
 
 

@@ -7,13 +7,17 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64
 
+from disintegrate.explainers.wire import Wire
 from disintegrate.probe.asking import Asker
+from disintegrate.probe.digits import grain
 
 # Where the first secant begins, and the longest step, in units of the inputs' spread.
 BEGIN, MOST = 0.01, 0.5
 # How far on either side of where a secant leads is asked, as a share of the step that most coordinates took, and at
 # least, in the same units.
 AROUND, OF_MOST, LEAST, LEAST_COARSE = 0.1, 0.8, 2e-5, 1e-3
+# How many of the smallest numbers that the wire carries an answer must have.
+QUANTA = 6.0
 # How narrow is enough; for which share of the coordinates, sooner or later; and how many the model must look at.
 CREDIBLE, CREDIBLE_COARSE = 1e-4, 5e-3
 ENOUGH, LOOKED_AT = (0.95, 0.9, 0.85, 0.8, 0.8), 0.7
@@ -100,17 +104,21 @@ def close_in(
     last, point = asker.sent(np.stack([guess + BEGIN * spread * signs, guess]))
     before, answer = asker.ask(np.stack([last, point]), target).attribution
     met, wide = secant(last, point, before, answer)
+    slope, quantum = wide, float(grain(np.zeros(1), asker.wire or Wire())[0])
     for enough in ENOUGH:
         last, before = point, answer
         # what would go further is left where it is, lest it disturb the others
         step = np.where(np.abs(met - last) < MOST * spread, met - last, 0.0)
         width = max(AROUND * float(np.quantile(np.abs(step), OF_MOST)), least)
-        between = bracketed(asker, target, last + step, width * signs)
+        # and so far that small numbers are not lost
+        lost = np.divide(QUANTA * quantum, np.abs(slope), out=np.zeros(point.size), where=slope != 0)
+        between = bracketed(asker, target, last + step, np.maximum(width, np.minimum(lost, credible / 2)) * signs)
         looked_at = between.slope != 0
         known = between.crossed & (between.reach <= credible)
         if looked_at.mean() > LOOKED_AT and known[looked_at].mean() > enough:
             break
         point, answer = between.nearer, between.answer
+        slope = np.where(looked_at, between.slope, slope)
         # what lies far off is told by steps of its own size
         met = np.where(between.crossed, between.met, secant(last, point, before, answer)[0])
     else:

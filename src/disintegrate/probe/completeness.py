@@ -38,8 +38,10 @@ VARIANCES, SOFT_VARIANCES = 10.0 ** np.arange(-2, 1.6, 0.5), 10.0 ** np.arange(-
 BENDS = 10.0 ** np.arange(-2, 3.1, 1.0)
 # The least that p (1 - p) is taken for.
 FAINT = 1e-6
-# A jump at the baseline itself: its share of the variance, and how much rarer than none.
-TIE, RARE = 0.2, 20.0
+# A jump at the baseline itself: its square in units of the variance, and how much rarer than none.
+TIES, RARE = (0.2, 6.0, 200.0), 20.0
+# Where such a jump is put, in units of the smallest scale.
+JUST_BEHIND = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +91,7 @@ class _Walks:
 
     def covariances(self, bending: bool) -> tuple[Float64[np.ndarray, "h m m"], Float64[np.ndarray, " h"]]:
         """One for each distance, onset, variance and bend, with or without a jump at the baseline; and their rarity."""
-        tied = TIE * np.outer(self.jumps[:, 0], self.jumps[:, 0])
+        tied = np.outer(self.jumps[:, 0], self.jumps[:, 0])
         found, rarity = [], []
         for distance in DISTANCES:
             away = np.append(0.0, self.places[1:]) / (distance * self.middle)
@@ -103,8 +105,8 @@ class _Walks:
                     found += [variance * spread + bent for bent in smooth]
                     rarity += [0.0] * len(smooth)
                     if onset == 0:
-                        found += [variance * (spread + tied) + bent for bent in smooth]
-                        rarity += [float(np.log(RARE))] * len(smooth)
+                        found += [variance * (spread + tie * tied) + bent for bent in smooth for tie in TIES]
+                        rarity += [float(np.log(RARE * len(TIES)))] * len(smooth) * len(TIES)
         return np.array(found), np.array(rarity)
 
 
@@ -172,7 +174,7 @@ def _places(
     inside = np.sort(scales[scales <= middle])
     between = (inside[:-1] + np.diff(inside) * ((np.arange(BETWEEN)[:, None] + 0.5) / BETWEEN)).ravel()
     between = np.multiply.outer(between, nodes[nodes > 0] if len(nodes) <= FEW_NODES else np.ones(1)).ravel()
-    places = np.concatenate([[1e-9 * scales.min()], every, middle * np.arange(1, count + 1) / count, between])
+    places = np.concatenate([[JUST_BEHIND * scales.min()], every, middle * np.arange(1, count + 1) / count, between])
     found: Float64[np.ndarray, " k"] = np.unique(places)
     return found
 

@@ -16,7 +16,7 @@ from disintegrate.probe.ray import Ray
 from disintegrate.probe.staircase import Fit, Pattern, Readings
 
 # Scales asked at first and in each later round, up to so many times that of the kink.
-START, MORE, ROUNDS = 10, 6, 6
+START, MORE, ROUNDS = 10, 6, 8
 REACH, FURTHER, FARTHEST, NEAREST = 2.2, 1.5, 4.5, 1.3
 # Answers that must confirm a pattern where the gradient drifts, and what is kept for telling siblings apart meanwhile.
 CONFIRMING, LEAST_KEPT = 5, 4
@@ -32,6 +32,9 @@ MARGIN, WORST, SPARE, SHARE = 25.0, 2.0, 6, 0.4
 # What no pattern explains to the last digit, as other kinks are mixed in, is still that of one of so many nodes if no
 # other comes so near by so many times.
 ALONE, MANY = 10.0, 6
+# By how many times one must be better than any other to need no confirmation, however few there are; and how far it must
+# lie from the answers, in units of the noise, or that was taken for too large to exclude any.
+CERTAIN, SUSPECT = 1e3, 0.2
 # Rules of so few nodes, and so few patterns, are told apart by sums where so many answers leave no other.
 FEWEST_NODES, FEW_NODES, SUMMED, TAKEN, TAKEN_MORE = 3, 8, 50, 14, 20
 # The same where so few patterns are possible that hardly one of them could fit by chance.
@@ -70,6 +73,14 @@ class Verdict:
     def narrow(self) -> bool:
         """Whether the one that is left is not so much better than the next, so that chance may have chosen."""
         return self.decided and self.second < ALONE * self.fits[0].misfit
+
+    @property
+    def alone(self) -> bool:
+        """Whether one of several fits so well and all others so badly that chance did not choose it."""
+        if not self.decided:
+            return False
+        misfit, freedom = self.fits[0].misfit, self.fits[0].freedom
+        return SUSPECT * freedom < misfit and CERTAIN * max(misfit, freedom) < self.second < math.inf
 
     def refuted_since(self, before: Verdict) -> bool:
         """Whether chance may still have chosen the pattern, and answers that came since lie too far from it."""
@@ -127,7 +138,7 @@ def explore(
     kept = max(shared * reserve, min(askable, LEAST_KEPT))
     ray.ask(_grid(min(START, max(ray.asker.left - kept, 0)), 0.8 * near, cap, 0.0))
     verdict = _judged(ray, near, cap, known)
-    confirmed = False
+    confirmed, paired, fewest = False, False, SUMMED + 1
     if verdict.fits and not 0.8 < verdict.fits[0].kinks[0] / near < NEAREST:
         near = float(verdict.fits[0].kinks[0])
         cap = REACH * near
@@ -136,12 +147,17 @@ def explore(
         if verdict.fits:
             shared = have_siblings(fit.pattern for fit in verdict.fits)
         kept = min(reserve, LEAST_KEPT) if shared and (ray.drifting or ray.asker.left > reserve + 1) else 0
+        # sums tell rules of few nodes apart where staircases do not, or no longer
         by_sums = verdict.few_nodes and not verdict.decided and reserve > 0
+        if by_sums and fewest > len(verdict.fits):
+            fewest = len(verdict.fits)
+            by_sums = not len(_telling(verdict, near, 1, generator)[0])
         if 1 < len(verdict.numbers) <= askable or by_sums:
             break
         kept = kept if verdict.decided else max(kept, min(askable, LEAST_KEPT))
         count = min(MORE, ray.asker.left - kept)
-        doubtful = ray.drifting or verdict.scale > WORST or verdict.narrow or (known is not None and len(known) <= FEW)
+        few = known is not None and len(known) <= FEW and not verdict.alone
+        doubtful = ray.drifting or verdict.scale > WORST or verdict.narrow or few
         if (verdict.decided and (confirmed or not doubtful)) or count < 2:
             break
         if verdict.decided:
@@ -156,23 +172,36 @@ def explore(
                 return replace(verdict, decided=False, evidence=evidence)
             continue
         if verdict.found is not None:
-            # a little further than was explained so far, where the staircases of rivals have drifted apart; and as
-            # far as it takes, where none of these scales tells them apart
-            low, high = 0.9 * near, FURTHER * verdict.cap
-            scales = telling_scales(verdict.found, verdict.fits, low, high, count, generator)
-            end = verdict.cap
-            while not len(scales) and high < FARTHEST * near:
-                end = high = FURTHER * high
-                scales = telling_scales(verdict.found, verdict.fits, low, high, count - 2, generator)
+            scales, end = _telling(verdict, near, count, generator)
             cap = max(cap, verdict.cap, *scales)
             ray.ask(scales)
-            count -= len(scales)
-            ray.ask(_grid(count, near, end, 0.37 * (number + 1)))
+            # the last two are told apart by these alone, if by any
+            alone = len(verdict.fits) == 2 and not paired and len(scales) > 0
+            paired = alone
+            ray.ask(_grid(0 if alone else count - len(scales), near, end, 0.37 * (number + 1)))
         else:
             cap = max(cap / FURTHER, NEAREST * near)
             ray.ask(_grid(count, 0.9 * near, cap, 0.37 * (number + 1)))
         verdict = _judged(ray, near, cap, known)
     return verdict
+
+
+def _telling(
+    verdict: Verdict, near: float, count: int, generator: np.random.Generator
+) -> tuple[Float64[np.ndarray, " k"], float]:
+    """Scales that tell apart what is left, and the furthest that is worth asking beside them.
+
+    They lie a little further than was explained so far, where the staircases of rivals have drifted apart; and as far
+    as it takes, where none of these does.
+    """
+    end, low, high = verdict.cap, 0.9 * near, FURTHER * verdict.cap
+    scales = np.zeros(0)
+    if verdict.found is not None:
+        scales = telling_scales(verdict.found, verdict.fits, low, high, count, generator)
+        while not len(scales) and high < FARTHEST * near:
+            end = high = FURTHER * high
+            scales = telling_scales(verdict.found, verdict.fits, low, high, max(count - 2, 1), generator)
+    return scales, end
 
 
 def _grid(count: int, low: float, high: float, shift: float) -> Float64[np.ndarray, " k"]:
@@ -203,7 +232,7 @@ def _stretches(ray: Ray, near: float, cap: float, few: bool) -> Iterator[tuple[R
     end = cap
     while end >= NEAREST * near:
         for drift in DRIFTS if ray.drifting else STEADY:
-            for scatter in SCATTERS:
+            for scatter in sorted({*SCATTERS, ray.scatter}):
                 found = ray.below(end, drift, scatter)
                 if found is None or not len(found.strength):
                     break

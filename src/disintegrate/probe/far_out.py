@@ -25,7 +25,7 @@ FAR, FAR_COARSE = 1e5, 2e3
 # How far off, in units of the noise, a rule is left out; how far out kinks may lie; and what drifts near the baseline.
 OFF, KINKS, NEAR = 6.0, 10.0, 0.01
 # By what share sums near the baseline may disagree, where ties or kinks lie there.
-TIED = 0.05
+TIED = 0.005
 # How much of what points elsewhere is noise; how far apart two answers must lie to read the drift off them; and what is
 # lost where it does not stay a line: of its square, of itself, and at least.
 BEYOND, LATER, CURVED, STRAY, LOST = 2.0, 1.5, 2.0, 0.02, 1e-4
@@ -160,7 +160,7 @@ def _tied(near: Ray, ray: Ray) -> float:
     close, begin = (int(np.argmin(np.abs(each.scales))) for each in (near, ray))
     moved = near.moved[close]
     gradient = np.divide(near.raw[close], moved, out=np.zeros(moved.size), where=moved != 0)
-    own = float(ray.raw[begin].sum()) / ray.scales[begin]
+    own = float(ray.raw[begin][ray.direction != 0].sum()) / ray.scales[begin]
     return abs(float(gradient @ ray.direction) - own) / max(abs(own), 1e-300)
 
 

@@ -38,9 +38,9 @@ from disintegrate.probe.ties import agreeing_tied
 
 # Queries kept for telling apart the rules that attributions alone cannot.
 RESERVE, RESERVE_FEW_STEPS = 8, 3
-# Largest input that is made of neighbouring coordinates only: fewer kinks, and digits enough.
-WIDE = 400
-PATCH = 10
+# Largest input that is not asked in some neighbouring coordinates only, which meets fewer kinks with digits enough; how
+# far these reach behind a softmax, where kinks matter little, and elsewhere.
+WIDE, PATCH_SOFTMAX, PATCH = 400, 10, 4
 # Rules that weigh the baseline alike are weighed by sums if there are no more.
 WEIGHED = 48
 # Weights of the baseline are alike that differ by less than this factor: a trapezoid's is half of the others.
@@ -178,7 +178,7 @@ class Naming:
         origin = ray.origin
         kink, verdict = 0.0, Verdict((), False, "the answers do not change along the ray beyond what the wire rounds")
         # ties at the baseline leave open whether it is weighed, and make the answers close by no plateau
-        bracket = kink_beyond(begin) if alike_at_baseline(among) else None
+        bracket = kink_beyond(begin) if alike_at_baseline(among) or not begin.drifting else None
         if bracket is not None:
             ray = begin
         else:
@@ -375,11 +375,12 @@ class Naming:
         mask = np.ones(shape)
         if mask.size >= WIDE:
             mask[...] = 0
-            if len(shape) >= 2 and min(shape[-2:]) > PATCH:
-                top, left = (shape[-2] - PATCH) // 2, (shape[-1] - PATCH) // 2
-                mask[..., top : top + PATCH, left : left + PATCH] = 1
+            patch = PATCH_SOFTMAX if self.asker.in_unit_range else PATCH
+            if len(shape) >= 2 and min(shape[-2:]) > patch:
+                top, left = (shape[-2] - patch) // 2, (shape[-1] - patch) // 2
+                mask[..., top : top + patch, left : left + patch] = 1
             else:
-                mask.ravel()[: PATCH * PATCH] = 1
+                mask.ravel()[: PATCH_SOFTMAX**2] = 1
         size = mask.size
         signs = self.generator.choice((-1.0, 1.0), size) * self.generator.uniform(0.5, 1.5, size)
         return signs * self.spread * mask.ravel()

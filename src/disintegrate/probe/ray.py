@@ -14,6 +14,10 @@ from disintegrate.probe.asking import Asker
 from disintegrate.probe.staircase import Readings, readings
 
 FIRST, SHRINK, SMALLEST, FURTHEST = 0.5, 0.22, 1e-5, 20.0
+# Where a kink is looked for beyond an answer that has met none, and how many coordinates must have moved enough.
+OUTWARD, SEEN = (0.5, 4.0, 40.0), 0.8
+# Changes that count as no kink beside those further out, as a share of them.
+FAINT = 0.01
 # How narrow the bracket of a kink is made: what three halvings of a ratio of 1 : SHRINK give.
 WITHIN = 1.22
 # Where ties of the model leave noise at the smallest scales: what counts as no change.
@@ -179,23 +183,23 @@ class Ray:
         answers, deviations = self.divided()
         if not answers.shape[1] or not kept.any():
             return None
-        deviations = np.hypot(deviations, max(self.scatter, scatter) * np.sqrt((answers**2).mean(0)))
+        deviations = np.hypot(deviations, scatter * np.sqrt((answers**2).mean(0)))
         return readings(np.array(self.reached)[kept], answers[kept], deviations[kept], drift)
 
 
 def kink_beyond(ray: Ray) -> Bracket | None:
-    """The first kink of a ray whose two answers near its origin see none; None where they see one, or there is none."""
+    """The first kink of a ray beyond its answer nearest to the origin; None where there is none, or no plateau."""
     if len(ray.scales) < 2:
         return None
     inner, outer = np.argsort(ray.scales)[:2].tolist()
-    if ray.shows(ray.news(outer, inner)) and not ray.drifting:
-        return None
+    if not ray.drifting:
+        return _between(ray, inner, outer)
     low = ray.scales[outer]
     while low < FURTHEST:
         ray.ask([low / SHRINK])
         high = ray.scales[-1]
         if ray.shows(ray.news(-1, int(np.argmin(np.abs(np.array(ray.scales) - low))))):
-            if ray.drifting and low == ray.scales[outer]:
+            if low == ray.scales[outer]:
                 # the two make a line whatever lies between them: a third says whether a kink does
                 ray.ask([math.sqrt(ray.scales[inner] * low)])
                 if ray.shows(ray.news(outer, len(ray.scales) - 1)):
@@ -203,6 +207,40 @@ def kink_beyond(ray: Ray) -> Bracket | None:
             return ray.bisected(Bracket(low, high), WITHIN)
         low = high
     return None
+
+
+def _between(ray: Ray, inner: int, outer: int) -> Bracket | None:
+    """The first kink beyond one of two answers, by halving what lies between two that differ."""
+    if ray.usable().sum() < SEEN * (ray.direction != 0).sum():
+        return None
+    begin, end = ray.scales[inner], ray.scales[outer]
+    if ray.shows(ray.news(outer, inner)):
+        ray.blur = _faint(ray, outer, inner)
+        found = ray.bisected(Bracket(begin, end), WITHIN)
+        if found.low == begin:
+            # max pooling over equal neighbours ties at the baseline, and rounding decides: is there a plateau above?
+            ray.ask([SHRINK * begin])
+            if ray.shows(ray.news(-1, inner)):
+                ray.blur = TIED
+                ascending = np.argsort(ray.scales).tolist()
+                high = next((row for row in ascending if ray.shows(ray.news(row, ascending[0]))), ascending[0])
+                low = ascending[max(ascending.index(high) - 1, 0)]
+                return ray.bisected(Bracket(ray.scales[low], ray.scales[high]), WITHIN) if low != high else None
+        return found
+    for further in OUTWARD:
+        if further > end:
+            ray.ask([further])
+            if ray.shows(ray.news(-1, outer)):
+                ray.blur = _faint(ray, -1, outer)
+                return ray.bisected(Bracket(end, further), WITHIN)
+            end = further
+    return None
+
+
+def _faint(ray: Ray, far: int, near: int) -> float:
+    """Changes that are so faint beside that between two answers are no kinks to turn to."""
+    answers, _ = ray.divided()
+    return FAINT * ray.size(ray.news(far, near)) / float(np.sqrt((answers**2).mean() * answers.shape[1]))
 
 
 def first_kink(ray: Ray) -> Bracket | None:

@@ -18,7 +18,7 @@ from disintegrate.probe.along_gradient import CLOSE, TURNS, Gradient, along_grad
 from disintegrate.probe.anchored import weighting
 from disintegrate.probe.asking import Asker, Spent
 from disintegrate.probe.at_nodes import at_nodes
-from disintegrate.probe.completeness import Sums, kinks_misfit
+from disintegrate.probe.completeness import JUST_BEHIND, RARE, Sums, kinks_misfit
 from disintegrate.probe.explore import FEW_NODES, STAIRCASE, Verdict
 from disintegrate.probe.first_rules import Told
 from disintegrate.probe.one_kink import quadrature
@@ -283,11 +283,14 @@ class Siblings:
         sums = sums_of(near, 0.0)
         kept = sums.scales <= verdict.cap * (1 + 1e-9)
         sums = Sums(*(getattr(sums, field.name)[kept] for field in dataclasses.fields(sums)))
-        left = []
+        left, begin = [], JUST_BEHIND * sums.scales.min()
         for group, fit in zip(groups, fits, strict=True):
             rule = rule_named(group[0][0])(group[0][1])
             far = float(rule.nodes.max())
-            left.append(kinks_misfit(sums, rule, fit.kinks * far, fit.widths * far))
+            places, widths = fit.kinks * far, fit.widths * far
+            # max pooling may tie at the baseline, so that the gradient is another there
+            tied = kinks_misfit(sums, rule, np.append(places, begin), np.append(widths, 0.0)) + 2 * math.log(RARE)
+            left.append(min(kinks_misfit(sums, rule, places, widths), tied))
         freedom = max(2 * len(sums.scales) - 2 - len(fits[0].kinks), 1)
         blur = max(min(left) / freedom, 1.0)
         # where no rule explains them, some kink is not what it seems

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float64
 
-from disintegrate.probe.ray import SHRINK, TIED, WITHIN, Bracket, Ray
+from disintegrate.probe.ray import SHRINK, SMALLEST, TIED, WITHIN, Bracket, Ray
 
 TURNS = 3
 PLATEAU, MIDWAY, BEFORE, BEHIND = 0.15, 0.35, 0.7, 1.5
@@ -52,13 +52,16 @@ def steered(ray: Ray, bracket: Bracket) -> tuple[Ray, float]:
             bracket = ray.bisected(bracket, CLOSE)
             continue
         if turned.size(before if turned.drifting else turned.news(2, 0)) < NEARER * late:
-            if not turned.drifting and turned.shows(before):
+            if not turned.drifting and turned.shows(before) and turned.shows(turned.news(1, 0)):
                 # where max pooling ties at the baseline, rounding decides, and each answer has its own gradient
                 size = float(np.linalg.norm(turned.divided()[0][2]))
                 turned.scatter = turned.size(before) / np.sqrt(2) / size
             return turned, near
-        # another unit lies nearer: it is the next to turn to
-        ray, bracket = turned, turned.bisected(_nearer(turned, near), WITHIN)
+        # another unit lies nearer: it is the next to turn to, if it is one at all and no tie that rounding decides
+        nearer = turned.bisected(_nearer(turned, near), WITHIN)
+        if nearer.high < SMALLEST:
+            return turned, near
+        ray, bracket = turned, nearer
     return ray, bracket.high
 
 
