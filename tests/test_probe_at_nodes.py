@@ -111,6 +111,18 @@ def test_answers_that_come_later_refute_a_pattern_that_lies_far_from_them(misfit
     assert not _verdict(misfit, 17, 1000.0).refuted_since(before)
 
 
+@pytest.mark.parametrize(
+    ("misfit", "second", "alone"),
+    [(9.0, 2e4, True), (9.0, 9e3, False), (0.5, 2e4, False), (12.0, 1.1e4, False), (9.0, np.inf, False)],
+    ids=["alone", "another comes near", "noise was taken for too large", "hardly fits", "no other was there"],
+)
+def test_a_pattern_stands_alone_that_fits_to_the_noise_where_all_others_lie_far_off(
+    misfit: float, second: float, alone: bool
+) -> None:
+    # ten answers are left to contradict it
+    assert _verdict(misfit, 12, second).alone is alone
+
+
 def _verdict(misfit: float, rows: int, second: float = 80.0) -> Verdict:
     some = np.zeros(rows)
     found = Readings(some, some, some[:, None], some[:, None], np.ones(1), np.ones((1, 1)), some[:, None], ramps=False)

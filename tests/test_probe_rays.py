@@ -17,7 +17,7 @@ from disintegrate.probe.baseline import solve
 from disintegrate.probe.closing_in import close_in
 from disintegrate.probe.design import telling_scales
 from disintegrate.probe.explore import _verdict, explore
-from disintegrate.probe.ray import WITHIN, Origin, Ray, first_kink
+from disintegrate.probe.ray import WITHIN, Bracket, Origin, Ray, first_kink
 from disintegrate.probe.staircase import Readings, patterns, readings
 from disintegrate.probe.steer import BEFORE, BEHIND, MIDWAY, PLATEAU, _nearer, steered
 from disintegrate.progress import SILENT
@@ -116,6 +116,55 @@ def test_the_staircase_of_the_rule_is_found_beside_another_kink(rule: str, steps
     assert second.misfit > best.misfit + 25
     far = rule_named(rule)(steps).nodes.max()
     assert abs(best.kinks[0] * far - 1.0) < 0.02
+
+
+def test_a_kink_may_lie_anywhere_between_two_scales_that_were_asked() -> None:
+    generator = np.random.default_rng(6)
+    # nothing was asked between 0.4 and 0.8, so the kink at 0.6 is as likely as any there
+    scales = np.concatenate([[0.1, 0.2, 0.4], np.exp(generator.uniform(np.log(0.8), np.log(3.0), 20))])
+    answers = _answers(scales, "trapezoid", 4, {0.6: generator.normal(size=SIZE)}, generator)
+    best = anchored(_readings(scales, answers), 1.0)[0]
+    assert ("trapezoid", 4) in best.pattern.members
+    assert 0.4 < best.kinks[0] < 0.8
+
+
+@pytest.mark.parametrize(("rule", "steps"), [("midpoint", 8), ("riemann_right", 7)])
+def test_staircases_go_on_where_some_scale_tells_rules_of_few_nodes_apart(rule: str, steps: int) -> None:
+    for seed in range(3):
+        generator = np.random.default_rng(seed)
+        model, baseline = _network(seed), generator.normal(size=SIZE).astype(np.float32)
+        asker = _asker(model, baseline, rule, steps)
+        asker.learn_wire()
+        ray = Ray(asker, Origin(baseline.astype(float), np.zeros(SIZE)), generator.normal(size=SIZE), 0)
+        bracket = first_kink(ray)
+        assert bracket is not None
+        turned, near = steered(ray, bracket)
+        asker.budget = asker.spent + 55
+        verdict = explore(turned, near, reserve=8, generator=generator)
+        assert verdict.decided
+        assert (rule, steps) in verdict.fits[0].pattern.members
+
+
+def test_a_nearer_kink_is_not_taken_for_ties_that_rounding_decides() -> None:
+    units, output = nn.Linear(SIZE, 2), nn.Linear(2, 1)
+    with torch.no_grad():
+        units.weight.copy_(torch.eye(2, SIZE))
+        # the second unit is the stronger one; the first lies nearer
+        units.bias.copy_(torch.tensor([-0.45, -1.0]))
+        output.weight.copy_(torch.tensor([[0.1, 1.0]]))
+    asker = _asker(nn.Sequential(units, nn.ReLU(), output), np.zeros(SIZE, np.float32), "midpoint", 40)
+    asker.learn_wire()
+    direction = np.zeros(SIZE)
+    direction[:2] = 1.0
+    ray = Ray(asker, Origin(np.zeros(SIZE), np.zeros(SIZE)), direction, 0)
+    turned, _ = steered(ray, ray_bracket(ray))
+    assert turned.scatter == 0
+
+
+def ray_bracket(ray: Ray) -> Bracket:
+    """One around the second kink of a ray, both ends asked."""
+    ray.ask([0.2, 0.95, 1.1])
+    return Bracket(0.95, 1.1)
 
 
 @pytest.mark.parametrize(("steps", "named"), [(37, True), (5, False)])

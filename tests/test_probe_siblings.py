@@ -9,13 +9,13 @@ from torch import nn
 
 from disintegrate import Capabilities, Deaf, Explainer, Explanation, LocalExplainer, Request, Wire, Wired, probe
 from disintegrate.probe import Override
-from disintegrate.probe.along_gradient import Gradient, along_gradient
+from disintegrate.probe.along_gradient import WIDEST, Gradient, along_gradient
 from disintegrate.probe.asking import Asker
 from disintegrate.probe.completeness import Sums, log_likelihoods
 from disintegrate.probe.ray import Origin, Ray
 from disintegrate.probe.result import Finding, NamedRule
 from disintegrate.probe.siblings import Siblings
-from disintegrate.probe.weighing import SURE, Weighing, undecided
+from disintegrate.probe.weighing import BETWEEN, SURE, Weighing, undecided
 from disintegrate.progress import SILENT
 from disintegrate.quadrature import Quadrature
 from disintegrate.rules import rule_named
@@ -96,6 +96,48 @@ def test_likelihoods_are_as_sure_as_they_are_right() -> None:
     assert np.median(found) > 3
     # a rule that is wrong seems exp(4) times likelier at most once in exp(4)
     assert (found < -4).mean() <= 2 / 60
+
+
+def _tied(rule: Quadrature, scales: np.ndarray, tie: float, kink: float, jump: float) -> Sums:
+    """A gradient of 1 with one kink, and another gradient at the baseline itself, where max pooling ties."""
+    places = np.multiply.outer(scales, rule.nodes)
+    gradient = np.where(places == 0, 1 + tie, 1 + jump * (places > kink))
+    total, output = scales * (gradient @ rule.weights), 3 + scales + jump * np.maximum(scales - kink, 0)
+    return Sums(scales, total, 3e-7 * np.abs(total), output, 3e-7 * np.abs(output))
+
+
+@pytest.mark.parametrize("tie", [0.0, 0.3, 1.0])
+def test_a_tie_at_the_baseline_is_not_taken_for_another_mass(tie: float) -> None:
+    # captum's trapezoid weighs less in all by what a tie at the baseline may add
+    scales = np.concatenate([[1e-4, 3e-4], np.geomspace(8e-4, 2.2e-3, 16)])
+    for true in ("trapezoid", "captum_riemann_trapezoid"):
+        sums = [_tied(rule_named(true)(35), scales, tie, 1e-3, 0.02)]
+        likely = dict(
+            zip(
+                ("trapezoid", "captum_riemann_trapezoid"),
+                log_likelihoods(sums, [rule_named("trapezoid")(35), rule_named("captum_riemann_trapezoid")(35)])[0],
+                strict=True,
+            )
+        )
+        assert likely[true] > max(likely.values()) - SURE / 2
+
+
+def test_the_slopes_at_the_ends_of_paths_are_asked_from_the_second_look_on() -> None:
+    asker = _asker(model(), "saliency", 21, 3)
+    near = Ray(asker, Origin(np.zeros(SIZE), np.zeros(SIZE)), inputs()[0].astype(float), 0)
+    near.ask([1e-3])
+    gradient = Gradient.of(near, 1.0)
+    assert gradient is not None
+    weighing = Weighing(asker, [[member] for member in UNIFORM], False, 0.0, None)
+    along_gradient(weighing, gradient, np.zeros(len(UNIFORM)), range(1))
+    first = len(gradient.rays[0].scales)
+    along_gradient(weighing, gradient, np.zeros(len(UNIFORM)), range(1, 2))
+    ends = np.array(gradient.rays[0].scales[first:])
+    assert len(ends) == 4
+    # three digits leave no slope open that neighbours so far apart do not show
+    assert np.allclose(ends[2:] / ends[:2], 1 + WIDEST)
+    assert (BETWEEN[0] <= ends).all()
+    assert (ends <= BETWEEN[1] * (1 + WIDEST)).all()
 
 
 @pytest.mark.parametrize("digits", [None, 4])

@@ -14,8 +14,8 @@ from disintegrate.probe.digits import grain
 # Where the first secant begins, and the longest step, in units of the inputs' spread.
 BEGIN, MOST = 0.01, 0.5
 # How far on either side of where a secant leads is asked, as a share of the step that most coordinates took, and at
-# least, in the same units.
-AROUND, OF_MOST, LEAST, LEAST_COARSE = 0.1, 0.8, 2e-5, 1e-3
+# least, in the same units; under a coarse wire; and behind a softmax, where answers are smaller.
+AROUND, OF_MOST, LEAST, LEAST_COARSE, LEAST_PROBABILITIES = 0.1, 0.8, 2e-5, 1e-4, 1e-3
 # How many of the smallest numbers that the wire carries an answer must have.
 QUANTA = 6.0
 # How narrow is enough; for which share of the coordinates, sooner or later; and how many the model must look at.
@@ -100,7 +100,9 @@ def close_in(
 ) -> Found | None:
     """Gain the last digits close by; None where the answers do not change their signs around any point."""
     credible = (CREDIBLE_COARSE if asker.coarse else CREDIBLE) * spread
-    least = (LEAST_COARSE if asker.coarse else LEAST) * spread
+    least = LEAST * spread
+    if asker.coarse:
+        least = (LEAST_PROBABILITIES if asker.in_unit_range else LEAST_COARSE) * spread
     last, point = asker.sent(np.stack([guess + BEGIN * spread * signs, guess]))
     before, answer = asker.ask(np.stack([last, point]), target).attribution
     met, wide = secant(last, point, before, answer)

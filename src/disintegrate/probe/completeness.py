@@ -36,6 +36,8 @@ ONSETS = 8
 # Variances of jumps and of bends, so close that the likeliest lies near one of them.
 VARIANCES, SOFT_VARIANCES = 10.0 ** np.arange(-2, 1.6, 0.5), 10.0 ** np.arange(-4, 1.6, 0.75)
 BENDS = 10.0 ** np.arange(-2, 3.1, 1.0)
+# The least noise, as a share of the largest datum.
+LEAST = 1e-9
 # The least that p (1 - p) is taken for.
 FAINT = 1e-6
 # A jump at the baseline itself: its square in units of the variance, and how much rarer than none.
@@ -145,6 +147,8 @@ def _log_likelihood(ray: Sums, rule: Quadrature, bending: bool) -> tuple[float, 
     if len(data) <= walks.free.shape[1]:
         return 0.0, 0.0  # whatever the rule, what is free makes so few answers
     noise = np.maximum(np.concatenate([ray.total_deviation, ray.output_deviation]) / unit, 3e-7 * np.abs(data))
+    # sums that are 0, as where all units of a layer are silent, are no more exact than that
+    noise = np.maximum(noise, LEAST * float(np.abs(data).max()))
     covariances, rarity = walks.covariances(bending)
     values, squares = _marginal(covariances + np.diag(noise**2), walks.free, data)
     values = values - rarity

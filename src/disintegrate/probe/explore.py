@@ -32,11 +32,12 @@ MARGIN, WORST, SPARE, SHARE = 25.0, 2.0, 6, 0.4
 # What no pattern explains to the last digit, as other kinks are mixed in, is still that of one of so many nodes if no
 # other comes so near by so many times.
 ALONE, MANY = 10.0, 6
-# By how many times one must be better than any other to need no confirmation, however few there are; and how far it must
-# lie from the answers, in units of the noise, or that was taken for too large to exclude any.
+# By how many times one must be better than any other to need no confirmation, however few there are; and how far it
+# must lie from the answers, in units of the noise, or that was taken for too large to exclude any.
 CERTAIN, SUSPECT = 1e3, 0.2
-# Rules of so few nodes, and so few patterns, are told apart by sums where so many answers leave no other.
-FEWEST_NODES, FEW_NODES, SUMMED, TAKEN, TAKEN_MORE = 3, 8, 50, 14, 20
+# Rules of so few nodes, and so few patterns, are told apart by sums where so many answers leave no other, and further
+# ones that should have told them apart did not so many times.
+FEWEST_NODES, FEW_NODES, SUMMED, TAKEN, TAKEN_MORE, TRIES = 3, 8, 50, 14, 20, 3
 # The same where so few patterns are possible that hardly one of them could fit by chance.
 FEW, SPARE_FEW, SHARE_FEW = 8, 3, 0.2
 # Queries that it takes to find a kink, to turn to it, and to tell its staircase.
@@ -138,7 +139,7 @@ def explore(
     kept = max(shared * reserve, min(askable, LEAST_KEPT))
     ray.ask(_grid(min(START, max(ray.asker.left - kept, 0)), 0.8 * near, cap, 0.0))
     verdict = _judged(ray, near, cap, known)
-    confirmed, paired, fewest = False, False, SUMMED + 1
+    confirmed, paired, tries = False, False, TRIES
     if verdict.fits and not 0.8 < verdict.fits[0].kinks[0] / near < NEAREST:
         near = float(verdict.fits[0].kinks[0])
         cap = REACH * near
@@ -149,8 +150,8 @@ def explore(
         kept = min(reserve, LEAST_KEPT) if shared and (ray.drifting or ray.asker.left > reserve + 1) else 0
         # sums tell rules of few nodes apart where staircases do not, or no longer
         by_sums = verdict.few_nodes and not verdict.decided and reserve > 0
-        if by_sums and fewest > len(verdict.fits):
-            fewest = len(verdict.fits)
+        if by_sums and tries:
+            tries -= 1
             by_sums = not len(_telling(verdict, near, 1, generator)[0])
         if 1 < len(verdict.numbers) <= askable or by_sums:
             break
@@ -168,6 +169,11 @@ def explore(
             ray.ask(_grid(min(count, CONFIRMING), 0.95 * near, verdict.cap, 0.21))
             verdict = _judged(ray, near, cap, known)
             if verdict.refuted_since(before):
+                if verdict.cap > FURTHER * NEAREST * near and ray.asker.left - kept >= MORE:
+                    # where other kinks lie further out, what is left before them may still be explained
+                    cap, confirmed = verdict.cap / FURTHER, False
+                    verdict = _judged(ray, near, cap, known)
+                    continue
                 evidence = f"{verdict.evidence}; but the last of them lie too far from it"
                 return replace(verdict, decided=False, evidence=evidence)
             continue

@@ -14,7 +14,7 @@ from disintegrate.probe.alike import groups_of
 from disintegrate.probe.along_gradient import Gradient
 from disintegrate.probe.asking import Asker
 from disintegrate.probe.by_steps import by_steps
-from disintegrate.probe.close_by import agreeing_close_by, stray
+from disintegrate.probe.close_by import agreeing_close_by, righted, stray
 from disintegrate.probe.ends import ends
 from disintegrate.probe.explore import FEW, LEAST_KEPT, Verdict, explore
 from disintegrate.probe.far_out import (
@@ -175,7 +175,8 @@ class Naming:
 
     def _by_kinks(self, begin: Ray, ray: Ray, among: tuple[Pattern, ...], rules: frozenset[str] | None) -> None:
         """Look for the rule by the staircases that kinks make of it."""
-        origin = ray.origin
+        origin = begin.origin
+        ray.begins_at(origin)
         kink, verdict = 0.0, Verdict((), False, "the answers do not change along the ray beyond what the wire rounds")
         # ties at the baseline leave open whether it is weighed, and make the answers close by no plateau
         bracket = kink_beyond(begin) if alike_at_baseline(among) or not begin.drifting else None
@@ -344,8 +345,10 @@ class Naming:
         self, near: Ray, out: Ray, among: tuple[Pattern, ...], told: Told | None, *, tied: bool
     ) -> tuple[Pattern, ...]:
         """Find the rule by what it weighs the baseline with; the patterns that are left."""
-        if not near.drifting and stray(near, self.spread) > STRAY:
-            return among
+        if not near.drifting:
+            if stray(near, self.spread) > STRAY:
+                return among
+            near.begins_at(righted(near))
         gradient = Gradient.of(near, self.spread)
         left = among
         # rules without a node there are told apart by staircases, unless their first nodes were seen

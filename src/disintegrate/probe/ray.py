@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
@@ -16,8 +17,11 @@ from disintegrate.probe.staircase import Readings, readings
 FIRST, SHRINK, SMALLEST, FURTHEST = 0.5, 0.22, 1e-5, 20.0
 # Where a kink is looked for beyond an answer that has met none, and how many coordinates must have moved enough.
 OUTWARD, SEEN = (0.5, 4.0, 40.0), 0.8
-# Changes that count as no kink beside those further out, as a share of them.
-FAINT = 0.01
+# The least that an answer is taken for where float32 rounds it, as a share of the largest.
+SILENT = 0.1
+# Changes that count as no kink beside those further out, as a share of them; and as a share of the answers, where
+# kinks further out are taken instead.
+FAINT, LITTLE = 0.01, 0.01
 # How narrow the bracket of a kink is made: what three halvings of a ratio of 1 : SHRINK give.
 WITHIN = 1.22
 # Where ties of the model leave noise at the smallest scales: what counts as no change.
@@ -94,6 +98,11 @@ class Ray:
         self.drifting = True
         self.blur = BENT
 
+    def begins_at(self, origin: Origin) -> None:
+        """Take note that rays begin elsewhere than was thought; what was asked stays where it was."""
+        self.moved = [moved + self.origin.point - origin.point for moved in self.moved]
+        self.origin = origin
+
     def ask(self, scales: Float64[np.ndarray, " k"] | list[float]) -> None:
         """Ask at these scales, all in one request."""
         wanted = np.asarray(scales, np.float64)
@@ -124,6 +133,8 @@ class Ray:
         raw, moved, error = raw[:, usable], np.abs(moved[:, usable]) * np.sign(moved[:, usable]), error[usable]
         rho = raw / moved
         typical = np.linalg.norm(rho, axis=1, keepdims=True) / np.sqrt(max(rho.shape[1], 1))
+        # an answer of 0, as where all units of a layer are silent, is no more exact than the others
+        typical = np.maximum(typical, SILENT * typical.max(initial=0))
         size = np.abs(moved)
         noise = np.sqrt((self.asker.deviation(raw) / size) ** 2 + (2e-7 * typical) ** 2 + (error / size * rho) ** 2)
         return rho, noise
@@ -214,33 +225,46 @@ def _between(ray: Ray, inner: int, outer: int) -> Bracket | None:
     if ray.usable().sum() < SEEN * (ray.direction != 0).sum():
         return None
     begin, end = ray.scales[inner], ray.scales[outer]
-    if ray.shows(ray.news(outer, inner)):
-        ray.blur = _faint(ray, outer, inner)
+    changed = _changed(ray, outer, inner)
+    if changed > LITTLE and ray.shows(ray.news(outer, inner)):
+        ray.blur = FAINT * changed
         found = ray.bisected(Bracket(begin, end), WITHIN)
-        if found.low == begin:
-            # max pooling over equal neighbours ties at the baseline, and rounding decides: is there a plateau above?
-            ray.ask([SHRINK * begin])
-            if ray.shows(ray.news(-1, inner)):
-                ray.blur = TIED
-                ascending = np.argsort(ray.scales).tolist()
-                high = next((row for row in ascending if ray.shows(ray.news(row, ascending[0]))), ascending[0])
-                low = ascending[max(ascending.index(high) - 1, 0)]
-                return ray.bisected(Bracket(ray.scales[low], ray.scales[high]), WITHIN) if low != high else None
-        return found
+        return found if found.low > begin else _below(ray)
     for further in OUTWARD:
         if further > end:
             ray.ask([further])
             if ray.shows(ray.news(-1, outer)):
-                ray.blur = _faint(ray, -1, outer)
+                ray.blur = FAINT * _changed(ray, -1, outer)
                 return ray.bisected(Bracket(end, further), WITHIN)
             end = further
     return None
 
 
-def _faint(ray: Ray, far: int, near: int) -> float:
-    """Changes that are so faint beside that between two answers are no kinks to turn to."""
+def _below(ray: Ray) -> Bracket | None:
+    """The first kink of a ray that lies before all of its answers but perhaps the nearest; None where there is none."""
+    nearest = int(np.argmin(ray.scales))
+    while ray.scales[nearest] > SMALLEST and ray.asker.left:
+        ray.ask([SHRINK * ray.scales[nearest]])
+        if not ray.shows(ray.news(nearest, -1)):
+            plateau, ascending = len(ray.scales) - 1, np.argsort(ray.scales).tolist()
+            for low, high in pairwise(ascending):
+                if ray.shows(ray.news(high, plateau)):
+                    return ray.bisected(Bracket(ray.scales[low], ray.scales[high]), WITHIN)
+            return None
+        nearest = len(ray.scales) - 1
+    # max pooling over equal neighbours ties at the baseline, and rounding decides: look for a plateau above
+    ray.blur = TIED
+    outward = np.argsort(ray.scales)[::-1].tolist()
+    for high, low, lower in zip(outward, outward[1:], outward[2:], strict=False):
+        if not ray.shows(ray.news(low, lower)):
+            return ray.bisected(Bracket(ray.scales[low], ray.scales[high]), WITHIN)
+    return None
+
+
+def _changed(ray: Ray, far: int, near: int) -> float:
+    """How much two answers differ, as a share of a typical one."""
     answers, _ = ray.divided()
-    return FAINT * ray.size(ray.news(far, near)) / float(np.sqrt((answers**2).mean() * answers.shape[1]))
+    return ray.size(ray.news(far, near)) / max(float(np.sqrt((answers**2).mean() * answers.shape[1])), 1e-300)
 
 
 def first_kink(ray: Ray) -> Bracket | None:

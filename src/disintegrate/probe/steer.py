@@ -60,7 +60,7 @@ def steered(ray: Ray, bracket: Bracket) -> tuple[Ray, float]:
         # another unit lies nearer: it is the next to turn to, if it is one at all and no tie that rounding decides
         nearer = turned.bisected(_nearer(turned, near), WITHIN)
         if nearer.high < SMALLEST:
-            return turned, near
+            break
         ray, bracket = turned, nearer
     return ray, bracket.high
 

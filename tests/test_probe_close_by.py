@@ -1,0 +1,148 @@
+"""What two answers close to the baseline say: where rays begin, and where their first kink lies beyond them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from disintegrate import Capabilities, LocalExplainer, Recording, Wire, Wired
+from disintegrate.probe.asking import Asker
+from disintegrate.probe.close_by import FEW, righted
+from disintegrate.probe.closing_in import close_in
+from disintegrate.probe.ray import WITHIN, Origin, Ray, kink_beyond
+from disintegrate.probe.weighing import sums_of
+from disintegrate.progress import SILENT
+
+SIZE, HIDDEN = 30, 40
+
+
+def _network(seed: int, hidden: int = HIDDEN) -> nn.Sequential:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(SIZE, hidden), nn.ReLU(), nn.Linear(hidden, 3))
+
+
+def _asker(model: nn.Module, baseline: np.ndarray, wire: Wire | None = None, budget: int = 200) -> Asker:
+    service = LocalExplainer(model, Capabilities(rule="midpoint", default_steps=40), own_baseline=baseline)
+    explainer = service if wire is None else Wired(service, wire)
+    return Asker(explainer, baseline.shape, np.dtype(np.float32), budget, SILENT.task("queries", budget))
+
+
+def _ray(seed: int, off: dict[int, float], hidden: int = HIDDEN) -> tuple[Ray, np.ndarray]:
+    """A ray from a point that lies off the baseline in some coordinates, and the baseline."""
+    generator = np.random.default_rng(seed)
+    baseline = generator.normal(size=SIZE).astype(np.float32)
+    asker = _asker(_network(seed, hidden), baseline)
+    begin = baseline.astype(float)
+    for coordinate, by in off.items():
+        begin[coordinate] += by
+    return Ray(asker, Origin(begin, np.full(SIZE, 1e-7)), generator.normal(size=SIZE), 0), baseline
+
+
+@pytest.mark.parametrize("off", [{3: 0.03}, {3: 0.03, 7: -0.1, 20: 0.02}])
+def test_a_few_coordinates_in_which_the_origin_is_off_are_put_right(off: dict[int, float]) -> None:
+    ray, baseline = _ray(1, off)
+    ray.ask([1e-3, 4e-3])
+    found = righted(ray)
+    assert (np.abs(found.point - baseline)[list(off)] <= found.error[list(off)] + 1e-5).all()
+    rest = np.setdiff1d(np.arange(SIZE), list(off))
+    assert (found.point[rest] == ray.origin.point[rest]).all()
+    gradients = np.array(ray.raw) / (np.array(ray.moved))
+    ray.begins_at(found)
+    assert not np.allclose(gradients[0, list(off)], gradients[1, list(off)], rtol=1e-2)
+    gradients = np.array(ray.raw) / np.array(ray.moved)
+    assert np.allclose(gradients[0], gradients[1], rtol=1e-2)
+
+
+def test_where_the_gradient_itself_changes_the_origin_stays() -> None:
+    # so many coordinates off look like a kink between the two answers
+    ray, _ = _ray(2, dict.fromkeys(range(int(FEW * SIZE) + 2), 0.03))
+    ray.ask([1e-3, 4e-3])
+    assert righted(ray) is ray.origin
+    lonely, _ = _ray(2, {3: 0.03})
+    lonely.ask([1e-3])
+    assert righted(lonely) is lonely.origin
+
+
+def _staggered(kinks: dict[float, float]) -> nn.Sequential:
+    """A model whose gradient along the first coordinate jumps by so much at each place, seen in a coordinate each."""
+    units, output = nn.Linear(SIZE, len(kinks)), nn.Linear(len(kinks) + SIZE, 1, bias=False)
+    with torch.no_grad():
+        units.weight.zero_()
+        for row, (place, jump) in enumerate(kinks.items()):
+            units.weight[row, 0], units.weight[row, row + 1], units.bias[row] = 1.0, 0.5, -place
+            output.weight[0, row] = jump
+        output.weight[0, len(kinks) :] = 1.0
+
+    class Beside(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            made: torch.Tensor = output(torch.cat([torch.relu(units(x)), x], 1))
+            return made
+
+    return nn.Sequential(Beside())
+
+
+@pytest.mark.parametrize("place", [2e-3, 6e-3, 0.05, 0.3, 2.0])
+def test_the_first_kink_beyond_two_answers_is_found_by_halving(place: float) -> None:
+    baseline = np.zeros(SIZE, np.float32)
+    asker = _asker(_staggered({place: 1.0, 3 * place: 1.0}), baseline)
+    asker.learn_wire()
+    ray = Ray(asker, Origin(np.zeros(SIZE), np.zeros(SIZE)), np.eye(SIZE)[0] + 1e-3, 0)
+    ray.ask([2e-4, 1e-2])
+    bracket = kink_beyond(ray)
+    assert bracket is not None
+    # the last node of midpoint(40) lies at 79 / 80
+    assert bracket.low <= place / (79 / 80) * (1 + 1e-2)
+    assert bracket.high >= place
+    assert bracket.high <= 1.5 * place
+    assert bracket.high <= WITHIN * bracket.low
+    assert asker.spent <= 9
+
+
+def test_a_kink_that_is_faint_beside_those_further_out_is_passed_over() -> None:
+    baseline = np.zeros(SIZE, np.float32)
+    asker = _asker(_staggered({1e-3: 1e-4, 4e-3: 1.0}), baseline)
+    asker.learn_wire()
+    ray = Ray(asker, Origin(np.zeros(SIZE), np.zeros(SIZE)), np.eye(SIZE)[0] + 1e-3, 0)
+    ray.ask([2e-4, 1e-2])
+    bracket = kink_beyond(ray)
+    assert bracket is not None
+    assert bracket.low < 4e-3 * 1.1 < 1.5 * bracket.high
+    assert bracket.low > 2e-3
+
+
+def test_what_a_coordinate_answers_that_is_not_moved_is_no_part_of_a_sum() -> None:
+    ray, _ = _ray(4, {5: 0.05}, hidden=4)
+    ray.direction = np.where(np.arange(SIZE) < 4, 1.0, 0.0)
+    ray.ask([1e-3, 2e-3])
+    sums = sums_of(ray, 0.0)
+    raw = np.array(ray.raw)
+    assert abs(raw[0, 5]) > abs(raw[0, :4].sum())
+    assert np.allclose(sums.total, raw[:, :4].sum(1), atol=1e-4 * np.abs(raw[:, 5]).max())
+    # and it is not claimed to be so exact then
+    ray.raw = [np.where(np.arange(SIZE) == 5, 0.0, row) for row in ray.raw]
+    assert (sums.total_deviation > sums_of(ray, 0.0).total_deviation).all()
+
+
+def test_under_a_coarse_wire_small_gradients_are_asked_further_from_where_they_vanish() -> None:
+    generator = np.random.default_rng(5)
+    baseline = generator.normal(size=SIZE).astype(np.float32)
+    model = nn.Linear(SIZE, 1, bias=False)
+    with torch.no_grad():
+        # half of the gradients are so small that float16 carries none of their answers close by
+        model.weight.copy_(torch.tensor(np.where(np.arange(SIZE) % 2, 1.0, 2e-4))[None])
+    service = LocalExplainer(model, Capabilities(rule="midpoint", default_steps=4), own_baseline=baseline)
+    recording = Recording(Wired(service, Wire(dtype="float16")))
+    asker = Asker(recording, (SIZE,), np.dtype(np.float32), 40, SILENT.task("queries", 40))
+    asker.ask(generator.normal(size=(1, SIZE)), 0)
+    asker.learn_wire()
+    guess = baseline + 1e-4 * generator.normal(size=SIZE)
+    found = close_in(asker, 0, guess, 1.0, generator.choice((-1.0, 1.0), SIZE))
+    assert found is not None
+    assert (np.abs(found.point - baseline) <= found.error).all()
+    widths = np.ptp(
+        np.array([np.asarray(request.inputs).reshape(-1, SIZE) for request in recording.requests[2:3]])[0], 0
+    )
+    assert widths[::2].min() > 4 * widths[1::2].max()
+    assert np.median(found.error[1::2]) < 1e-3
