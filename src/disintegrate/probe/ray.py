@@ -20,8 +20,8 @@ OUTWARD, SEEN = (0.5, 4.0, 40.0), 0.8
 # The least that an answer is taken for where float32 rounds it, as a share of the largest.
 SILENT = 0.1
 # Changes that count as no kink beside those further out, as a share of them; and as a share of the answers, where
-# kinks further out are taken instead.
-FAINT, LITTLE = 0.01, 0.01
+# kinks further out are taken instead; and both in units of the noise.
+FAINT, LITTLE, HIDDEN, MUCH = 0.01, 0.01, 8.0, 30.0
 # How narrow the bracket of a kink is made: what three halvings of a ratio of 1 : SHRINK give.
 WITHIN = 1.22
 # Where ties of the model leave noise at the smallest scales: what counts as no change.
@@ -222,19 +222,19 @@ def kink_beyond(ray: Ray) -> Bracket | None:
 
 def _between(ray: Ray, inner: int, outer: int) -> Bracket | None:
     """The first kink beyond one of two answers, by halving what lies between two that differ."""
-    if ray.usable().sum() < SEEN * (ray.direction != 0).sum():
+    if ray.usable().sum() < max(SEEN * (ray.direction != 0).sum(), 1):
         return None
     begin, end = ray.scales[inner], ray.scales[outer]
-    changed = _changed(ray, outer, inner)
-    if changed > LITTLE and ray.shows(ray.news(outer, inner)):
-        ray.blur = FAINT * changed
+    changed, noise = _changed(ray, outer, inner), _noise(ray, outer)
+    if changed > max(LITTLE, MUCH * noise) and ray.shows(ray.news(outer, inner)):
+        ray.blur = max(FAINT * changed, HIDDEN * noise)
         found = ray.bisected(Bracket(begin, end), WITHIN)
         return found if found.low > begin else _below(ray)
     for further in OUTWARD:
         if further > end:
             ray.ask([further])
             if ray.shows(ray.news(-1, outer)):
-                ray.blur = FAINT * _changed(ray, -1, outer)
+                ray.blur = max(FAINT * _changed(ray, -1, outer), HIDDEN * noise)
                 return ray.bisected(Bracket(end, further), WITHIN)
             end = further
     return None
@@ -265,6 +265,12 @@ def _changed(ray: Ray, far: int, near: int) -> float:
     """How much two answers differ, as a share of a typical one."""
     answers, _ = ray.divided()
     return ray.size(ray.news(far, near)) / max(float(np.sqrt((answers**2).mean() * answers.shape[1])), 1e-300)
+
+
+def _noise(ray: Ray, row: int) -> float:
+    """The noise of an answer as a share of it."""
+    answers, deviations = ray.divided()
+    return float(np.sqrt((deviations[row] ** 2).mean() / max(float((answers[row] ** 2).mean()), 1e-300)))
 
 
 def first_kink(ray: Ray) -> Bracket | None:
