@@ -19,7 +19,7 @@ NEARER, NEARER_COARSE, RESOLVED = 2e-4, 2.5e-3, 100.0
 STRAY_SOFTMAX = 0.1
 # How far off a coordinate is to lie elsewhere, in units of the noise and as a share of the way to the second answer;
 # and for which share of them that may be.
-OFF, ASIDE, FEW = 6.0, 0.1, 0.3
+OFF, ASIDE, FEW = 6.0, 0.02, 0.3
 # How much nearer that is borne out, and how far off a coordinate may be then, in units of the noise.
 CLOSER, DOUBT = 0.3, 3.0
 

@@ -73,6 +73,7 @@ class FallingRay:
         self.aside_before = aside
         self.aside = dict(aside)
         self.asker: Asker = ray.asker
+        self.digits = float(ray.asker.deviation(np.ones(1))[0])
         self.known = np.isfinite(ray.origin.error)
         self.first = np.array([group.nodes[0] for group in groups])
         self.top = float(falling.log.max())
@@ -102,7 +103,8 @@ class FallingRay:
         while np.isfinite(score).any() and not self._decided(score, misfit) and not self._beside_baseline():
             kept, best = len(self._kept()), int(np.argmax(score))
             # where no rule makes such answers, more of them name none
-            if self.asker.left <= kept_for(self.groups, score) or (kept > MANY and misfit[best] > OUTSIDE * kept):
+            least = kept_for(self.groups, score, self.digits)
+            if self.asker.left <= least or (kept > MANY and misfit[best] > OUTSIDE * kept):
                 break
             telling = self._next(score, misfit)
             if telling is None or telling.gain < WORTH:
@@ -123,7 +125,7 @@ class FallingRay:
         best = self.groups[at]
         nodes, weights = best.nodes, best.weights
         close = order[score[order] > score[at] - SURE * self._blur(float(misfit[at]))]
-        others = [self.groups[index] for index in close if not alike(self.groups[index], best)]
+        others = [self.groups[index] for index in close if not alike(self.groups[index], best, self.digits)]
         if not others and self._seen(at, misfit):
             return None
         rival = (others[0].nodes, others[0].weights) if others else (nodes, weights * (1 + MORE[-1]))

@@ -51,7 +51,8 @@ def by_first_nodes(
             if groups is None:
                 groups = _groups(among, closed=_floor(fall, among).seen)
                 score = np.zeros(len(groups))
-            if not groups or (told is not None and near.asker.left < ENOUGH_LEFT + kept_for(groups, score)):
+            digits = float(near.asker.deviation(np.ones(1))[0])
+            if not groups or (told is not None and near.asker.left < ENOUGH_LEFT + kept_for(groups, score, digits)):
                 break
             floor = _floor(fall, [member for group in groups for member in group.members])
             falling = outputs_down(fall, floor, float(np.median([group.nodes[0] for group in groups])))

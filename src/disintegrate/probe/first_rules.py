@@ -10,6 +10,9 @@ from jaxtyping import Float64
 
 # How many first nodes tell rules apart, and how many queries are kept where they do not.
 FIRST, KEPT = 3, 18
+# By what share first weights differ at the most that are the same; and that no answer tells apart whose digits leave
+# more open than this.
+SAME, ROUGHLY, COARSE = 1e-9, 0.02, 3e-5
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,14 +47,15 @@ class Told:
     scores: dict[tuple[str, int], float]
 
 
-def kept_for(groups: Sequence[Group], score: Float64[np.ndarray, " g"]) -> int:
+def kept_for(groups: Sequence[Group], score: Float64[np.ndarray, " g"], digits: float) -> int:
     """How many queries are kept, where the likeliest rule has the same first nodes as another."""
     best = groups[int(np.argmax(score))]
-    return KEPT if any(alike(best, group) for group in groups if group is not best) else 0
+    return KEPT if any(alike(best, group, digits) for group in groups if group is not best) else 0
 
 
-def alike(one: Group, other: Group) -> bool:
-    """Whether two rules have the same first nodes."""
+def alike(one: Group, other: Group, digits: float) -> bool:
+    """Whether two rules have the same first nodes, as far as answers whose digits leave so much open can tell."""
     few = min(len(one.nodes), len(other.nodes), FIRST)
-    pairs = ((one.nodes, other.nodes), (one.weights, other.weights))
-    return all(bool(np.allclose(a[:few], b[:few], rtol=1e-9)) for a, b in pairs)
+    share = ROUGHLY if digits > COARSE else SAME
+    nodes = np.allclose(one.nodes[:few], other.nodes[:few], rtol=SAME)
+    return bool(nodes and np.allclose(one.weights[:few], other.weights[:few], rtol=share))

@@ -182,6 +182,10 @@ class Naming:
         bracket = kink_beyond(begin) if alike_at_baseline(among) or not begin.drifting else None
         if bracket is not None:
             ray = begin
+            if not begin.drifting and origin.named is None:
+                # answers before the first kink say better than any across it where the ray begins
+                ray.begins_at(righted(ray))
+                origin = ray.origin
         else:
             bracket = first_kink(ray)
         first = ray
@@ -308,7 +312,7 @@ class Naming:
             return
         if ray is not None and ray.scales and not ray.drifting and self.asker.left:
             row = int(np.argmax(np.abs(ray.scales)))
-            point = self.asker.sent((ray.origin.point + ray.scales[row] * ray.direction)[None])
+            point = self.asker.sent((ray.origin.point + ray.moved[row])[None])
             answer = self.asker.ask(point, ray.target, steps=OTHER_STEPS, origin=ray.origin.named).attribution[0]
             # answers to one row and to several may differ by what a network rounds
             if np.linalg.norm(answer - ray.raw[row]) > OTHERWISE * np.linalg.norm(answer):

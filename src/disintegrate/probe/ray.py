@@ -229,15 +229,22 @@ def _between(ray: Ray, inner: int, outer: int) -> Bracket | None:
     if changed > max(LITTLE, MUCH * noise) and ray.shows(ray.news(outer, inner)):
         ray.blur = max(FAINT * changed, HIDDEN * noise)
         found = ray.bisected(Bracket(begin, end), WITHIN)
-        return found if found.low > begin else _below(ray)
+        return _kink(ray, found, inner) if found.low > begin else _below(ray)
     for further in OUTWARD:
         if further > end:
             ray.ask([further])
             if ray.shows(ray.news(-1, outer)):
                 ray.blur = max(FAINT * _changed(ray, -1, outer), HIDDEN * noise)
-                return ray.bisected(Bracket(end, further), WITHIN)
+                return _kink(ray, ray.bisected(Bracket(end, further), WITHIN), outer)
             end = further
     return None
+
+
+def _kink(ray: Ray, found: Bracket, plateau: int) -> Bracket:
+    """The bracket of a kink, beside which only what is faint beside it counts as none from now on."""
+    behind = int(np.argmin(np.abs(np.array(ray.scales) - found.high)))
+    ray.blur = FAINT * _changed(ray, behind, plateau)
+    return found
 
 
 def _below(ray: Ray) -> Bracket | None:
