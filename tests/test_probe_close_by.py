@@ -7,10 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from disintegrate import Capabilities, LocalExplainer, Recording, Wire, Wired
+from disintegrate import Capabilities, Deaf, LocalExplainer, Recording, Wire, Wired, probe
+from disintegrate.probe import Finding, Override
 from disintegrate.probe.asking import Asker
 from disintegrate.probe.close_by import FEW, righted
 from disintegrate.probe.closing_in import close_in
+from disintegrate.probe.findings import Findings
+from disintegrate.probe.naming import PATCH, PATCH_SOFTMAX, Naming
+from disintegrate.probe.own_number import OwnNumber
 from disintegrate.probe.ray import WITHIN, Origin, Ray, kink_beyond
 from disintegrate.probe.weighing import sums_of
 from disintegrate.progress import SILENT
@@ -146,3 +150,39 @@ def test_under_a_coarse_wire_small_gradients_are_asked_further_from_where_they_v
     )
     assert widths[::2].min() > 4 * widths[1::2].max()
     assert np.median(found.error[1::2]) < 1e-3
+
+
+def test_a_ray_that_begins_elsewhere_than_was_thought_still_asks_the_points_that_it_asked() -> None:
+    generator = np.random.default_rng(6)
+    baseline = generator.normal(size=SIZE).astype(np.float32)
+    service = LocalExplainer(_network(6), Capabilities(rule="midpoint", default_steps=40), own_baseline=baseline)
+    asker = Asker(
+        Deaf(service, steps=True, baseline=True), (SIZE,), np.dtype(np.float32), 40, SILENT.task("queries", 40)
+    )
+    ray = Ray(asker, Origin(baseline.astype(float) + 0.3, np.full(SIZE, 1e-7)), 0.3 * generator.normal(size=SIZE), 0)
+    ray.ask([0.5, 2.0])
+    ray.begins_at(Origin(baseline.astype(float), np.full(SIZE, 1e-7)))
+    findings = Findings()
+    findings.add(steps_override=Finding(None, "steps [3, 7] got the answer without a number"))
+    own = OwnNumber(asker, baseline[None].astype(float), 0, lambda answer: False, honoured=False)
+    naming = Naming(
+        asker, baseline[None].astype(float), np.zeros(1, int), 0, 1.0, generator, findings, own, few_steps=False
+    )
+    naming._steps_ignored(ray)
+    assert asker.spent == 3
+    assert findings.result.steps_override.value is Override.IGNORED
+
+
+def test_an_image_is_asked_in_a_small_patch_unless_a_softmax_hides_its_kinks() -> None:
+    generator = np.random.default_rng(7)
+    torch.manual_seed(7)
+    last = nn.Linear(30, 10)
+    logits = nn.Sequential(nn.Flatten(), nn.Linear(784, 30), nn.ReLU(), last)
+    with torch.no_grad():
+        last.bias.copy_(torch.arange(10) - 4.5)
+    images = generator.normal(size=(2, 1, 28, 28)).astype(np.float32)
+    for model, side in ((logits, PATCH), (nn.Sequential(logits, nn.Softmax(1)), PATCH_SOFTMAX)):
+        recording = Recording(LocalExplainer(model, Capabilities(rule="midpoint", default_steps=9)))
+        probe(Deaf(recording, steps=True, baseline=True), images, np.array([0, 1]), budget=14)
+        moved = np.argwhere(np.asarray(recording.requests[-1].inputs)[-1, 0] != 0)
+        assert (np.ptp(moved, 0) + 1).tolist() == [side, side]
