@@ -83,6 +83,11 @@ class Verdict:
         misfit, freedom = self.fits[0].misfit, self.fits[0].freedom
         return SUSPECT * freedom < misfit and CERTAIN * max(misfit, freedom) < self.second < math.inf
 
+    @property
+    def fewest_nodes(self) -> bool:
+        """Whether the best has so few nodes that staircases of others look like it."""
+        return len(self.fits[0].pattern.nodes) <= FEWEST_NODES
+
     def refuted_since(self, before: Verdict) -> bool:
         """Whether chance may still have chosen the pattern, and answers that came since lie too far from it."""
         if not (self.narrow and self.found and before.found) or self.fits[0].pattern is not before.fits[0].pattern:

@@ -178,6 +178,10 @@ class Naming:
         origin = begin.origin
         ray.begins_at(origin)
         kink, verdict = 0.0, Verdict((), False, "the answers do not change along the ray beyond what the wire rounds")
+        if not begin.drifting and origin.named is None and not begin.scales:
+            stray(begin, self.spread)
+            begin.begins_at(righted(begin))
+            origin = begin.origin
         # ties at the baseline leave open whether it is weighed, and make the answers close by no plateau
         bracket = kink_beyond(begin) if alike_at_baseline(among) or not begin.drifting else None
         if bracket is not None:

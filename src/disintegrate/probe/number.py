@@ -30,8 +30,8 @@ GRID, TINY = 6000, 1e-10
 WORSE = 10.0
 # How many numbers are worth asking: as a share of the likeliest, and at least; and where a walk tells.
 TRIED, FEWEST, WALKED = 0.6, 6, 0.35
-# What must be left to look for the last kink of a ray.
-ENOUGH = 16
+# What must be left to look for the last kink of a ray; and for the first, whose staircase is that of a known rule.
+ENOUGH, STAIRCASE_OF_ONE = 16, 22
 
 
 def numbers(ray: Callable[[int | None], Ray], rule: str, most: int, *, walk: bool) -> Sequence[int]:
@@ -55,8 +55,10 @@ def numbers(ray: Callable[[int | None], Ray], rule: str, most: int, *, walk: boo
     if baseline_and_mass(rule, LOW)[0]:
         return likely[: min(int(max(TRIED * likely[0], FEWEST)), most)]
     # a walk tells a large number too roughly for a few questions to hit it: kinks tell more, if enough is left for them
-    left = ray(None).asker.left - 1
-    if likely[0] > FEWEST and left >= ENOUGH and not ray(None).asker.in_unit_range:
+    left, logits = ray(None).asker.left - 1, not ray(None).asker.in_unit_range
+    if likely[0] > FEWEST and logits and left >= STAIRCASE_OF_ONE:
+        return []
+    if likely[0] > FEWEST and left >= ENOUGH and logits:
         try:
             told = by_last_kink(ray, rule)
         except Spent:

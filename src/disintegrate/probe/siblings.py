@@ -102,7 +102,8 @@ class Siblings:
             score = score + (said if said.any() or near.scatter else weighing.by_paid(near))
             evidence += "; the places of its kinks in the outputs were weighed too"
         found = self._by_sums(first, kink, weighing, score, evidence)
-        return self._unless_others(found, [near, first])
+        # a staircase of several steps that fits to the noise alone is none of another rule
+        return found if verdict.alone and not verdict.fewest_nodes else self._unless_others(found, [near, first])
 
     def _of_any(self, first: Ray, near: Ray, verdict: Verdict) -> Finding[tuple[NamedRule, ...]]:
         """The rule of several that staircases leave, if sums tell it from them and from those that fit none."""
