@@ -42,8 +42,9 @@ LIKELIER, TOLD = 3.0, 3.0
 # How many queries it takes to begin anew at the baseline, how far beside it rays must begin for that, as a logarithm,
 # and at how many places outputs are asked then.
 RECENTRED, BESIDE, PLACES = 7, 0.04, 4
-# How much lower outputs may be where the baseline is not known, as a logarithm, and what is not sure of that.
-MOST_SHIFT, UNSURE = 3.0, 0.2
+# How much lower outputs may be where the baseline is not known, as a logarithm, and what is not sure of that; and how
+# much so where it was solved for, as a coordinate may lie further off than it seems.
+MOST_SHIFT, UNSURE, ASTRAY = 3.0, 0.2, 0.05
 
 
 class FallingRay:
@@ -319,10 +320,11 @@ class FallingRay:
 def _level(ray: Ray, falling: Falling) -> float:
     """How far off the logarithm of all outputs of a ray may be, as the baseline is not known better."""
     error = np.where(np.isfinite(ray.origin.error), ray.origin.error, 0.0)
-    if not error.any():
+    if not ray.origin.error.any():
         return 0.0
     deep = int(np.argmax(ray.scales))
     moved = ray.moved[deep]
     row = np.divide(ray.raw[deep], moved, out=np.zeros(moved.size), where=moved != 0)
     along = abs(float(row @ ray.direction))
-    return falling.slope * float(np.linalg.norm(row * error)) / along if along else 0.0
+    off = falling.slope * float(np.linalg.norm(row * error)) / along if along else 0.0
+    return math.hypot(off, ASTRAY)
