@@ -12,10 +12,10 @@ from torch import nn
 
 from disintegrate import Capabilities, Deaf, Explanation, LocalExplainer, Recording, Request, Wire, Wired, probe
 from disintegrate.probe import Override
-from disintegrate.probe.asking import Asker
+from disintegrate.probe.asking import Asker, Spent
 from disintegrate.probe.falling import Answered, Falling, Given, Line, log_likelihoods
 from disintegrate.probe.first_nodes import by_first_nodes
-from disintegrate.probe.first_rules import Told
+from disintegrate.probe.first_rules import Group, Told, alike
 from disintegrate.probe.one_kink import quadrature
 from disintegrate.probe.ray import Origin, Ray
 from disintegrate.probe.staircase import patterns
@@ -153,6 +153,32 @@ def test_a_baseline_that_is_not_known_in_some_coordinates_does_not_mislead(rule:
     assert told is not None
     assert told.decided
     assert (rule, steps) in told.members
+
+
+@pytest.mark.parametrize(("rule", "steps"), [("riemann_right", 7), ("midpoint", 60), ("gauss_legendre", 40)])
+def test_a_baseline_that_lies_further_off_than_it_seems_lifts_all_answers_alike(rule: str, steps: int) -> None:
+    begin = np.zeros(SIZE)
+    begin[:3] = 0.14, -0.21, 0.07
+    # solved for, and said to be exact to a millionth
+    told, _ = _told(rule, steps, begin=begin, error=np.full(SIZE, 1e-6))
+    assert told is not None
+    assert told.decided
+    assert (rule, steps) in told.members
+    # what is said to be exact altogether is held to it, so that ray after ray tells nothing
+    with pytest.raises(Spent):
+        _told(rule, steps, begin=begin)
+
+
+@pytest.mark.parametrize(("digits", "same"), [(3e-4, True), (1e-6, False)])
+def test_weights_that_no_digits_tell_apart_are_left_to_sums(digits: float, same: bool) -> None:
+    def group(rule: str, steps: int) -> Group:
+        nodes, weights = _above(rule, steps)
+        return Group(((rule, steps),), nodes, weights)
+
+    # one node at the baseline, and the same nodes; the first weights differ by one part in 131
+    assert alike(group("saliency", 131), group("riemann_left", 130), digits) is same
+    assert not alike(group("saliency", 12), group("riemann_left", 11), digits)
+    assert not alike(group("saliency", 131), group("riemann_left", 131), digits)
 
 
 def _composite(nodes: list[float], weights: list[float], panels: int) -> tuple[Vector, Vector]:

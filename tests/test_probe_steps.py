@@ -210,6 +210,14 @@ def test_the_probe_names_a_rule_by_numbers_of_steps(rule: str) -> None:
     assert found.queries <= 50
 
 
+@pytest.mark.parametrize(("rule", "steps"), [("gauss_legendre", 121), ("riemann_right", 144)])
+def test_a_large_number_of_a_rule_that_few_steps_named_is_told_by_its_staircase(rule: str, steps: int) -> None:
+    service = LocalExplainer(_network(), Capabilities(rule=rule, default_steps=steps))
+    found = probe(Deaf(service, steps=False, baseline=True), inputs(), np.zeros(len(inputs()), np.int64))
+    assert found.rules.value is not None, found.rules.evidence
+    assert (rule, steps) in {(named.rule, named.steps) for named in found.rules.value}
+
+
 def test_members_that_are_kept_are_those_of_which_it_holds() -> None:
     kept = keeping(patterns(5), lambda rule, steps: rule == "saliency" and steps > 3)
     assert [pattern.members for pattern in kept] == [(("saliency", steps),) for steps in (4, 5, 6)]
