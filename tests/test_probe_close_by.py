@@ -13,9 +13,11 @@ from disintegrate.probe.asking import Asker
 from disintegrate.probe.close_by import FEW, righted
 from disintegrate.probe.closing_in import close_in
 from disintegrate.probe.findings import Findings
-from disintegrate.probe.naming import PATCH, PATCH_SOFTMAX, Naming
+from disintegrate.probe.first_kink import WITHIN, kink_beyond
+from disintegrate.probe.naming import Naming
 from disintegrate.probe.own_number import OwnNumber
-from disintegrate.probe.ray import WITHIN, Origin, Ray, kink_beyond
+from disintegrate.probe.patch import PATCH, PATCH_SOFTMAX
+from disintegrate.probe.ray import Origin, Ray
 from disintegrate.probe.weighing import sums_of
 from disintegrate.progress import SILENT
 

@@ -17,7 +17,8 @@ from disintegrate.probe.baseline import solve
 from disintegrate.probe.closing_in import close_in
 from disintegrate.probe.design import telling_scales
 from disintegrate.probe.explore import _verdict, explore
-from disintegrate.probe.ray import WITHIN, Bracket, Origin, Ray, first_kink
+from disintegrate.probe.first_kink import WITHIN, first_kink
+from disintegrate.probe.ray import Bracket, Origin, Ray
 from disintegrate.probe.staircase import Readings, patterns, readings
 from disintegrate.probe.steer import BEFORE, BEHIND, MIDWAY, PLATEAU, _nearer, steered
 from disintegrate.progress import SILENT

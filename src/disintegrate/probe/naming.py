@@ -24,11 +24,13 @@ from disintegrate.probe.far_out import (
     weigh_baseline,
 )
 from disintegrate.probe.findings import NOT_ASKED, Findings
+from disintegrate.probe.first_kink import first_kink, kink_beyond
 from disintegrate.probe.first_nodes import RAYS, by_first_nodes
 from disintegrate.probe.first_rules import Told
 from disintegrate.probe.one_kink import Crossed, crossed, members_of
 from disintegrate.probe.own_number import USUAL, OwnNumber
-from disintegrate.probe.ray import Origin, Ray, first_kink, kink_beyond
+from disintegrate.probe.patch import drawn
+from disintegrate.probe.ray import Origin, Ray
 from disintegrate.probe.result import Finding, NamedRule, Override
 from disintegrate.probe.siblings import Siblings
 from disintegrate.probe.softmax import CLASSES, liveliest, saturates, some_is_left
@@ -38,9 +40,6 @@ from disintegrate.probe.ties import agreeing_tied
 
 # Queries kept for telling apart the rules that attributions alone cannot.
 RESERVE, RESERVE_FEW_STEPS = 8, 3
-# Largest input that is not asked in some neighbouring coordinates only, which meets fewer kinks with digits enough; how
-# far these reach behind a softmax, where kinks matter little, and elsewhere.
-WIDE, PATCH_SOFTMAX, PATCH = 400, 10, 4
 # Rules that weigh the baseline alike are weighed by sums if there are no more.
 WEIGHED = 48
 # Weights of the baseline are alike that differ by less than this factor: a trapezoid's is half of the others.
@@ -382,19 +381,7 @@ class Naming:
         return keeping(left, lambda *member: member in likely)
 
     def _direction(self) -> Float64[np.ndarray, " d"]:
-        shape = self.asker.shape
-        mask = np.ones(shape)
-        if mask.size >= WIDE:
-            mask[...] = 0
-            patch = PATCH_SOFTMAX if self.asker.in_unit_range else PATCH
-            if len(shape) >= 2 and min(shape[-2:]) > patch:
-                top, left = (shape[-2] - patch) // 2, (shape[-1] - patch) // 2
-                mask[..., top : top + patch, left : left + patch] = 1
-            else:
-                mask.ravel()[: PATCH_SOFTMAX**2] = 1
-        size = mask.size
-        signs = self.generator.choice((-1.0, 1.0), size) * self.generator.uniform(0.5, 1.5, size)
-        return signs * self.spread * mask.ravel()
+        return self.spread * drawn(self.asker.shape, self.generator, probabilities=self.asker.in_unit_range)
 
 
 def _borne_out(

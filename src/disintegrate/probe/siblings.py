@@ -20,9 +20,10 @@ from disintegrate.probe.asking import Asker, Spent
 from disintegrate.probe.at_nodes import at_nodes
 from disintegrate.probe.completeness import JUST_BEHIND, RARE, Sums, kinks_misfit
 from disintegrate.probe.explore import FEW_NODES, STAIRCASE, Verdict
+from disintegrate.probe.first_kink import kink_beyond
 from disintegrate.probe.first_rules import Told
 from disintegrate.probe.one_kink import quadrature
-from disintegrate.probe.ray import Origin, Ray, kink_beyond
+from disintegrate.probe.ray import Origin, Ray
 from disintegrate.probe.result import Finding, NamedRule
 from disintegrate.probe.staircase import Fit, keeping, patterns
 from disintegrate.probe.weighing import SURE, SURE_AT_LAST, Weighing, sums_of, undecided

@@ -11,7 +11,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float64
 
-from disintegrate.probe.ray import SHRINK, SMALLEST, TIED, WITHIN, Bracket, Ray
+from disintegrate.probe.first_kink import SHRINK, SMALLEST, TIED, WITHIN
+from disintegrate.probe.ray import Bracket, Ray
 
 TURNS = 3
 PLATEAU, MIDWAY, BEFORE, BEHIND = 0.15, 0.35, 0.7, 1.5
