@@ -165,6 +165,11 @@ def explore(
         few = known is not None and len(known) <= FEW and not verdict.alone
         doubtful = ray.drifting or verdict.scale > WORST or verdict.narrow or few
         if (verdict.decided and (confirmed or not doubtful)) or count < 2:
+            if few and ray.drifting and verdict.decided and not confirmed and math.isinf(verdict.second):
+                # nothing was there to be preferred to, and no answer came since that could contradict it
+                return replace(
+                    verdict, decided=False, evidence=f"{verdict.evidence}; but no further answers bear it out"
+                )
             break
         if verdict.decided:
             # behind a softmax, where other kinks are mixed in, or where digits are few, one pattern may be left by

@@ -19,7 +19,7 @@ def drawn(shape: tuple[int, ...], generator: np.random.Generator, *, probabiliti
         probabilities: whether outputs are behind a softmax.
 
     Example:
-        >>> np.count_nonzero(drawn((1, 28, 28), np.random.default_rng(0), probabilities=False)) == PATCH**2
+        >>> int(np.count_nonzero(drawn((1, 28, 28), np.random.default_rng(0), probabilities=False))) == PATCH**2
         True
     """
     mask = np.ones(shape)
