@@ -16,7 +16,7 @@ from disintegrate.probe.asking import Asker
 from disintegrate.probe.baseline import solve
 from disintegrate.probe.closing_in import close_in
 from disintegrate.probe.design import telling_scales
-from disintegrate.probe.explore import _verdict, explore
+from disintegrate.probe.explore import Verdict, _verdict, explore
 from disintegrate.probe.first_kink import WITHIN, first_kink
 from disintegrate.probe.ray import Bracket, Origin, Ray
 from disintegrate.probe.staircase import Readings, patterns, readings
@@ -129,19 +129,24 @@ def test_a_kink_may_lie_anywhere_between_two_scales_that_were_asked() -> None:
     assert 0.4 < best.kinks[0] < 0.8
 
 
+def _explored(model: nn.Sequential, seed: int, rule: str, steps: int, *, budget: int, reserve: int) -> Verdict:
+    """What a random ray says, turned to its first kink, with so many queries from there on."""
+    generator = np.random.default_rng(seed)
+    baseline = generator.normal(size=SIZE).astype(np.float32)
+    asker = _asker(model, baseline, rule, steps)
+    asker.learn_wire()
+    ray = Ray(asker, Origin(baseline.astype(float), np.zeros(SIZE)), generator.normal(size=SIZE), 0)
+    bracket = first_kink(ray)
+    assert bracket is not None
+    turned, near = steered(ray, bracket)
+    asker.budget = asker.spent + budget
+    return explore(turned, near, reserve=reserve, generator=generator)
+
+
 @pytest.mark.parametrize(("rule", "steps"), [("midpoint", 8), ("riemann_right", 7)])
 def test_staircases_go_on_where_some_scale_tells_rules_of_few_nodes_apart(rule: str, steps: int) -> None:
     for seed in range(3):
-        generator = np.random.default_rng(seed)
-        model, baseline = _network(seed), generator.normal(size=SIZE).astype(np.float32)
-        asker = _asker(model, baseline, rule, steps)
-        asker.learn_wire()
-        ray = Ray(asker, Origin(baseline.astype(float), np.zeros(SIZE)), generator.normal(size=SIZE), 0)
-        bracket = first_kink(ray)
-        assert bracket is not None
-        turned, near = steered(ray, bracket)
-        asker.budget = asker.spent + 55
-        verdict = explore(turned, near, reserve=8, generator=generator)
+        verdict = _explored(_network(seed), seed, rule, steps, budget=55, reserve=8)
         assert verdict.decided
         assert (rule, steps) in verdict.fits[0].pattern.members
 
@@ -149,20 +154,21 @@ def test_staircases_go_on_where_some_scale_tells_rules_of_few_nodes_apart(rule: 
 def test_a_nearer_kink_is_not_taken_for_ties_that_rounding_decides() -> None:
     units, output = nn.Linear(SIZE, 2), nn.Linear(2, 1)
     with torch.no_grad():
-        units.weight.copy_(torch.eye(2, SIZE))
-        # the second unit is the stronger one; the first lies nearer
-        units.bias.copy_(torch.tensor([-0.45, -1.0]))
+        # turned towards the second unit, the ray meets the first, which is weaker, half way to it
+        units.weight.zero_()
+        units.weight[:, :2] = torch.tensor([[0.6, 0.8], [0.98, 0.2]])
+        units.bias.copy_(torch.tensor([-0.44, -1.18]))
         output.weight.copy_(torch.tensor([[0.1, 1.0]]))
     asker = _asker(nn.Sequential(units, nn.ReLU(), output), np.zeros(SIZE, np.float32), "midpoint", 40)
     asker.learn_wire()
     direction = np.zeros(SIZE)
     direction[:2] = 1.0
     ray = Ray(asker, Origin(np.zeros(SIZE), np.zeros(SIZE)), direction, 0)
-    turned, _ = steered(ray, ray_bracket(ray))
+    turned, _ = steered(ray, _around_the_second(ray))
     assert turned.scatter == 0
 
 
-def ray_bracket(ray: Ray) -> Bracket:
+def _around_the_second(ray: Ray) -> Bracket:
     """One around the second kink of a ray, both ends asked."""
     ray.ask([0.2, 0.95, 1.1])
     return Bracket(0.95, 1.1)
@@ -268,16 +274,7 @@ def test_scales_are_those_that_were_reached_after_rounding() -> None:
 
 @pytest.mark.parametrize(("rule", "steps"), [("riemann_right", 1), ("gauss_legendre", 2), ("midpoint", 2)])
 def test_rules_of_few_steps_are_told_apart_far_enough_out(rule: str, steps: int) -> None:
-    generator = np.random.default_rng(1)
-    model, baseline = _network(4), generator.normal(size=SIZE).astype(np.float32)
-    asker = _asker(model, baseline, rule, steps)
-    asker.learn_wire()
-    ray = Ray(asker, Origin(baseline.astype(float), np.zeros(SIZE)), generator.normal(size=SIZE), 0)
-    bracket = first_kink(ray)
-    assert bracket is not None
-    turned, near = steered(ray, bracket)
-    asker.budget = asker.spent + 45
-    verdict = explore(turned, near, reserve=0, generator=generator)
+    verdict = _explored(_network(4), 1, rule, steps, budget=45, reserve=0)
     assert verdict.decided
     assert (rule, steps) in verdict.fits[0].pattern.members
 

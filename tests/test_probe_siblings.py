@@ -106,7 +106,7 @@ def _tied(rule: Quadrature, scales: np.ndarray, tie: float, kink: float, jump: f
     return Sums(scales, total, 3e-7 * np.abs(total), output, 3e-7 * np.abs(output))
 
 
-@pytest.mark.parametrize("tie", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("tie", [0.0, 0.3, 3.0, 5.0])
 def test_a_tie_at_the_baseline_is_not_taken_for_another_mass(tie: float) -> None:
     # captum's trapezoid weighs less in all by what a tie at the baseline may add
     scales = np.concatenate([[1e-4, 3e-4], np.geomspace(8e-4, 2.2e-3, 16)])

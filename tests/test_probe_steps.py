@@ -210,6 +210,25 @@ def test_the_probe_names_a_rule_by_numbers_of_steps(rule: str) -> None:
     assert found.queries <= 50
 
 
+@pytest.mark.parametrize(("left", "asked"), [(29, False), (26, True)])
+def test_large_numbers_are_left_to_a_staircase_only_if_enough_queries_are(left: int, asked: bool) -> None:
+    below = nn.Linear(4, 4)
+    with torch.no_grad():
+        # logits that no softmax makes
+        below.weight.copy_(torch.eye(4))
+        below.bias.fill_(-5.0)
+    network = nn.Sequential(_network(), below)
+    ray = _rays(LocalExplainer(network, Capabilities(rule="gauss_legendre", default_steps=121)))
+    family(ray)
+    asker = ray(None).asker
+    # the walk takes six of them, and one is kept
+    asker.budget = asker.spent + left
+    told = numbers(ray, "gauss_legendre", 14, walk=True)
+    spent = left - asker.left
+    assert (spent > 6 or len(told) > 0) is asked
+    assert asked or spent == 6
+
+
 @pytest.mark.parametrize(("rule", "steps"), [("gauss_legendre", 121), ("riemann_right", 144)])
 def test_a_large_number_of_a_rule_that_few_steps_named_is_told_by_its_staircase(rule: str, steps: int) -> None:
     service = LocalExplainer(_network(), Capabilities(rule=rule, default_steps=steps))

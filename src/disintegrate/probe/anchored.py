@@ -17,6 +17,7 @@ from jaxtyping import Float64
 
 from disintegrate.probe.staircase import Fit, Pattern, Readings, patterns, places_between
 
+# How far from where it is expected a kink may lie, as a factor; and nearer, where nothing was asked between.
 WINDOW, FURTHER = 1.5, 2.2
 # How much worse than the best place another may be to be kept, how many are, and places inside each.
 ALIKE, MOST_CELLS, INSIDE = 8.0, 6, 7

@@ -20,7 +20,7 @@ STRAY_SOFTMAX = 0.1
 # How far off a coordinate is to lie elsewhere, in units of the noise and as a share of the way to the second answer;
 # and for which share of them that may be.
 OFF, ASIDE, FEW = 6.0, 0.02, 0.3
-# How much nearer that is borne out, and how far off a coordinate may be then, in units of the noise.
+# How much nearer that is borne out, and how far off a coordinate may be then at least, in units of the noise.
 CLOSER, DOUBT = 0.3, 3.0
 
 
@@ -74,7 +74,7 @@ def righted(near: Ray) -> Origin:
     elsewhere &= np.abs(there - (before - slope * (low - moved))) < np.abs(there - through)
     point = np.where(elsewhere, origin.point - off, origin.point)
     return replace(
-        origin, point=point, error=np.where(elsewhere, np.maximum(3 * np.abs(noise), origin.error), origin.error)
+        origin, point=point, error=np.where(elsewhere, np.maximum(DOUBT * np.abs(noise), origin.error), origin.error)
     )
 
 

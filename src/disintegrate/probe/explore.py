@@ -192,9 +192,8 @@ def explore(
             cap = max(cap, verdict.cap, *scales)
             ray.ask(scales)
             # the last two are told apart by these alone, if by any
-            alone = len(verdict.fits) == 2 and not paired and len(scales) > 0
-            paired = alone
-            ray.ask(_grid(0 if alone else count - len(scales), near, end, 0.37 * (number + 1)))
+            paired = len(verdict.fits) == 2 and not paired and len(scales) > 0
+            ray.ask(_grid(0 if paired else count - len(scales), near, end, 0.37 * (number + 1)))
         else:
             cap = max(cap / FURTHER, NEAREST * near)
             ray.ask(_grid(count, 0.9 * near, cap, 0.37 * (number + 1)))

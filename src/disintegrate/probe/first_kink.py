@@ -11,8 +11,8 @@ from disintegrate.probe.ray import Bracket, Ray
 
 # Where a kink is looked for first, in units of the inputs' spread, by how much nearer then, and the bounds of that.
 FIRST, SHRINK, SMALLEST, FURTHEST = 0.5, 0.22, 1e-5, 20.0
-# Where a kink is looked for beyond an answer that has met none, and how many coordinates must have moved enough.
-OUTWARD, SEEN = (0.5, 4.0, 40.0), 0.8
+# Where a kink is looked for beyond answers that have met none, and how many coordinates must have moved enough.
+OUTWARD, SEEN = (FIRST, 4.0, 40.0), 0.8
 # Changes that count as no kink beside those further out, as a share of them; and as a share of the answers, where
 # kinks further out are taken instead; and both in units of the noise.
 FAINT, LITTLE, HIDDEN, MUCH = 0.01, 0.01, 8.0, 30.0
@@ -23,7 +23,7 @@ TIED = 2e-2
 
 
 def kink_beyond(ray: Ray) -> Bracket | None:
-    """The first kink of a ray beyond its answer nearest to the origin; None where there is none, or no plateau."""
+    """The first kink of a ray that was asked twice close to its origin; None where there is none, or no plateau."""
     if len(ray.scales) < 2:
         return None
     inner, outer = np.argsort(ray.scales)[:2].tolist()
@@ -123,7 +123,7 @@ def first_kink(ray: Ray) -> Bracket | None:
         return ray.bisected(Bracket(ray.scales[quiet], ray.scales[quiet - 1]), WITHIN)
     # nothing changes below the first scale: look further out
     low = FIRST
-    for further in (4.0, 40.0):
+    for further in OUTWARD[1:]:
         ray.ask([further])
         if ray.shows(ray.news(-1, quiet)):
             return ray.bisected(Bracket(low, further), WITHIN)

@@ -183,14 +183,14 @@ def sums_of(ray: Ray, scatter: float) -> Sums:
     answers = np.array(ray.raw)
     spread = np.hypot(spread, scatter * np.linalg.norm(answers, axis=1))
     # where the origin is off, a sum holds the product of that with the gradient
-    known = np.isfinite(ray.origin.error) & (ray.direction != 0)
-    off = np.linalg.norm(ray.origin.error[known]) / np.linalg.norm(np.array(ray.moved)[:, known], axis=1)
+    moved = np.isfinite(ray.origin.error) & (ray.direction != 0)
+    off = np.linalg.norm(ray.origin.error[moved]) / np.linalg.norm(np.array(ray.moved)[:, moved], axis=1)
     spread = np.hypot(spread, off * np.linalg.norm(answers, axis=1))
     output = np.array(ray.outputs)
-    if not known.all():
+    if not moved.all():
         # paths begin beside the ray in coordinates that are not known, or not as well as it seems: what those that are
         # not moved answer close by is how much the output changes up to it, and what is of second order in that is lost
-        begin = float(answers[int(np.argmin(np.abs(ray.scales))), ~known].sum())
+        begin = float(answers[int(np.argmin(np.abs(ray.scales))), ~moved].sum())
         total = total - begin
         spread = np.hypot(spread, LOST * abs(begin) + begin**2)
     fine = np.isfinite(total) & np.isfinite(output)
