@@ -12,12 +12,9 @@ from disintegrate.errors import NotPermitted
 from disintegrate.probe.asking import Asker
 from disintegrate.probe.closing_in import Found, close_in, rounding, secant, spacing
 
-# How far out the other half lies, in units of the inputs' spread, and how much nearer where outputs saturate there.
-FAR, LESS, NEAREST = 3000.0, 6.0, 2.0
-FAR_PROBABILITIES, FAR_PROBABILITIES_COARSE = 40.0, 15.0
-# How far out they are where the baseline itself is weighed, what share of a gradient is less than any rule weighs it
-# with, and what must be left to look.
-FAR_WEIGHED, UNWEIGHED, WEIGHED_LEFT = 1e7, 1e-6, 20
+# How far out the other half lies, in units of the inputs' spread; behind a softmax under a coarse wire; and how much
+# nearer where answers there are too small to tell something.
+FAR, FAR_COARSE, LESS, NEAREST = 3000.0, 300.0, 6.0, 2.0
 # The smallest answers that tell something, and where numbers are carried coarsely.
 FAINT, FAINT_COARSE = 1e-30, 1e-4
 # Where a secant begins; from which distance on one is exact enough; and how small the last step must be elsewhere.
@@ -72,20 +69,14 @@ def solve(
     size = int(np.prod(asker.shape))
     half = generator.permutation(size) % 2 == 0
     signs = generator.choice((-1.0, 1.0), size)
-    drive, first = FAR, None
-    if probabilities:
-        drive = FAR_PROBABILITIES_COARSE if asker.coarse else FAR_PROBABILITIES
-        # what a node at the baseline answers does not saturate, however far out the others are
-        first = None if asker.coarse else _weighed(asker, target, half, signs * spread)
-        drive = drive if first is None else FAR_WEIGHED
+    drive = FAR_COARSE if probabilities and asker.coarse else FAR
     guess, found = np.zeros(size), None
     for _ in range(TRIES):
         doubt = np.full(size, np.inf)
         for part in (half, ~half):
-            solved = _secants(asker, target, part, guess, signs, spread, drive, 2 if asker.coarse else 1, first=first)
+            solved = _secants(asker, target, part, guess, signs, spread, drive, 2 if asker.coarse else 1)
             if solved is None:
                 return None
-            first = None
             guess, doubt, drive = solved.point, np.minimum(doubt, solved.error), solved.drive
         found = close_in(asker, target, guess, spread, signs)
         if found is not None or asker.left < AGAIN:
@@ -108,25 +99,6 @@ def solve(
     return _from_elsewhere(asker, target, found, rest, guess, doubt, spread, drive, generator)
 
 
-def _weighed(
-    asker: Asker, target: int, part: Bool[np.ndarray, " d"], size: Float64[np.ndarray, " d"]
-) -> Float64[np.ndarray, " d"] | None:
-    """The answer where half of the coordinates lie very far out, if some gradient is left there behind a softmax."""
-    if asker.left < WEIGHED_LEFT:
-        return None
-    begin = asker.sent(_ends(part, np.zeros(part.size), size, FAR_WEIGHED)[:1])
-    answer = asker.ask(begin, target).attribution[0]
-    left, before = (float(np.median(np.abs(values[part]))) for values in (answer, asker.numbers[0]))
-    return answer if left > UNWEIGHED * before else None
-
-
-def _ends(
-    part: Bool[np.ndarray, " d"], guess: Float64[np.ndarray, " d"], size: Float64[np.ndarray, " d"], drive: float
-) -> Float64[np.ndarray, "2 d"]:
-    """The points of the first secant: these coordinates on either side of 0, the others far out."""
-    return np.where(part, np.outer((BEGIN, -BEGIN), size), guess + drive * size)
-
-
 @dataclass(frozen=True, eq=False)
 class _Secants:
     """Some coordinates solved for: all of the point, how far each may be off, and how far out the others were."""
@@ -146,28 +118,28 @@ def _secants(
     drive: float,
     least: int,
     told: float = 0.5,
-    first: Float64[np.ndarray, " d"] | None = None,
 ) -> _Secants | None:
     """Solve for some coordinates, the others being far out; by so many secants at least.
 
-    The others come nearer until more than so large a share of the coordinates answers. A first answer that is at hand
-    is not asked for again.
+    The others come nearer until more than so large a share of the coordinates answers.
     """
+    size = signs * spread
     while True:
-        last, point = asker.sent(_ends(part, guess, signs * spread, drive))
-        before = asker.ask(last[None], target).attribution[0] if first is None else first
+        last, point = asker.sent(np.where(part, np.outer((BEGIN, -BEGIN), size), guess + drive * size))
+        before = asker.ask(last[None], target).attribution[0]
         if np.quantile(np.abs(before[part]), 1 - told) > (FAINT_COARSE if asker.coarse else FAINT):
             break
         # the output is saturated on all of the ray but its beginning
-        first, drive = None, drive / LESS
+        drive /= LESS
         if drive < NEAREST:
             return None
     slope, error = np.zeros(part.size), np.full(part.size, np.inf)
     for number in range(1, SECANTS + 1):
         answer = asker.ask(point[None], target).attribution[0]
-        new = secant(last, point, before, answer)[1]
+        factor = _common(before[~part], answer[~part])
+        new = secant(last, point, factor * before, answer)[1]
         # what did not move any more keeps the slope that was seen
-        slope = np.where(new != 0, new, slope)
+        slope = np.where(new != 0, new, factor * slope)
         met = point - np.divide(answer, slope, out=np.zeros(point.size), where=slope != 0)
         # a gradient that vanishes leads anywhere
         seen = part & (slope != 0) & (np.abs(met) < MOST * spread)
@@ -181,6 +153,17 @@ def _secants(
         if number >= least and near_enough:
             break
     return _Secants(np.where(part, point, guess), error, drive)
+
+
+def _common(before: Float64[np.ndarray, " k"], answer: Float64[np.ndarray, " k"]) -> float:
+    """By which factor the answers of coordinates that were not moved are larger than before; 1 where that is open.
+
+    A softmax that is nearly saturated makes all answers larger or smaller alike: its gradient is `1 - p` times one that
+    hardly changes.
+    """
+    size = float(before @ before)
+    factor = float(answer @ before) / size if size > 0 else 1.0
+    return factor if factor > 0 else 1.0
 
 
 def _from_elsewhere(

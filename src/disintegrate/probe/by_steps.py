@@ -16,8 +16,8 @@ class ToldBySteps:
     """What numbers of steps tell.
 
     Attributes:
-        rules: the names that are left, all of the same nodes and weights.
-        own: the service's own number of steps; None where it was not found.
+        rules: the names that are left.
+        own: the service's own number of steps, where they all have the same nodes and weights; None where not found.
         evidence: why, as a sentence.
     """
 
@@ -39,6 +39,8 @@ def by_steps(ray: Callable[[int | None], Ray], own_number: OwnNumber, most: int,
     found = family(ray)
     if found is None:
         return None
+    if len(found.obeyed) > 1:
+        return ToldBySteps(found.rules, None, found.evidence)
     if own is None:
         own = own_number.among(numbers(ray, min(found.rules, key=len), most, walk=walk), kept=1)
     evidence = found.evidence

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from disintegrate.probe.far_out import agreeing_saturated
+from disintegrate.probe.findings import Findings
 from disintegrate.probe.ray import Origin, Ray
 from disintegrate.probe.softmax import NEAR, liveliness
 from disintegrate.probe.staircase import Pattern, patterns
@@ -36,14 +37,18 @@ def stray(near: Ray, spread: float) -> float:
         return math.inf
     resolved = RESOLVED * float(np.median(near.origin.error[~lost])) / spread
     nearer = min(max(NEARER_COARSE if near.asker.coarse else NEARER, resolved), NEAR / 2)
-    near.ask([nearer] if near.scales else [NEAR, nearer])
-    nearest = near.raw[-1]
+    if not near.scales:
+        near.ask([NEAR, nearer])
+    elif min(map(abs, near.scales)) > nearer:
+        near.ask([nearer])
+    closest = int(np.argmin(np.abs(near.scales)))
+    nearest = near.raw[closest]
     if not nearest.any():
         return math.inf
     if near.drifting:
         return abs(float(nearest[lost].sum())) / max(liveliness(near), 1e-300)
     # it shifts the gradient as much as a step along the ray that changes the output as much
-    return float(np.linalg.norm(nearest[lost])) * near.scales[-1] / float(np.linalg.norm(nearest[~lost]))
+    return float(np.linalg.norm(nearest[lost])) * near.scales[closest] / float(np.linalg.norm(nearest[~lost]))
 
 
 def righted(near: Ray) -> Origin:
@@ -76,6 +81,26 @@ def righted(near: Ray) -> Origin:
     return replace(
         origin, point=point, error=np.where(elsewhere, np.maximum(DOUBT * np.abs(noise), origin.error), origin.error)
     )
+
+
+def put_right(near: Ray, findings: Findings) -> None:
+    """Let a ray begin where its answers say that it does, and report the baseline there.
+
+    Args:
+        near: a ray from the baseline, asked close to it.
+        findings: what was found so far.
+    """
+    before = near.origin
+    near.begins_at(righted(near))
+    known, moved = findings.result.baseline, near.origin.point != before.point
+    if known.value is None or not moved.any():
+        return
+    shape = known.value.point.shape
+    point = np.where(moved, near.origin.point, known.value.point.ravel())
+    error = np.where(moved, np.maximum(near.origin.error, known.value.error.ravel()), known.value.error.ravel())
+    evidence = f"{known.evidence}; put right in {int(moved.sum())} by what these answer close by"
+    mended = replace(known.value, point=point.reshape(shape), error=error.reshape(shape))
+    findings.add(baseline=replace(known, value=mended, evidence=evidence))
 
 
 def agreeing_close_by(near: Ray, out: Ray, spread: float) -> tuple[Pattern, ...]:

@@ -20,11 +20,14 @@ AROUND, OF_MOST, LEAST, LEAST_COARSE, LEAST_PROBABILITIES = 0.1, 0.8, 2e-5, 1e-4
 QUANTA = 6.0
 # How narrow is enough; for which share of the coordinates, sooner or later; and how many the model must look at.
 CREDIBLE, CREDIBLE_COARSE = 1e-4, 5e-3
-ENOUGH, LOOKED_AT = (0.95, 0.9, 0.85, 0.8, 0.8), 0.7
+ENOUGH, LOOKED_AT = (0.95, 0.9, 0.85, 0.75, 0.7), 0.7
 # How far the answer between may lie off the line through both, as a share of the larger.
 BENT = 0.3
 # How much steeper or less steep they may be close by than at some distance.
 STEEPER = 0.4
+# How often the few are followed that lie elsewhere, how far, in units of the inputs' spread, and if they answer so much
+# of what a step of that spread would.
+FOLLOWED, FURTHEST, TELLING = 3, 2.0, 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,12 +135,42 @@ def close_in(
     # nor is one constant that vanishes there: answers are as steep close by as at some distance only at the baseline
     straight = np.abs(np.divide(between.slope, wide, out=np.zeros(point.size), where=wide != 0) - 1) < STEEPER
     error, doubt = np.where(known & straight, between.reach, np.inf), np.where(known, between.doubt, np.inf)
-    if not asker.coarse:
-        rest = -np.divide(answer, between.slope, out=np.zeros(point.size), where=known)
-        at = asker.sent((at + np.clip(rest, -credible, credible))[None])[0]
-        # an answer of 0 where a gradient was seen is the baseline to the last bit, unless it vanishes just there
-        doubt = np.where(known, np.where(answer == 0, 0.0, spacing(asker, at) / 2), np.inf)
-    return Found(None, at, error, doubt)
+    if asker.coarse:
+        return Found(None, at, error, doubt)
+    rest = -np.divide(answer, between.slope, out=np.zeros(point.size), where=known)
+    at = asker.sent((at + np.clip(rest, -credible, credible))[None])[0]
+    # an answer of 0 where a gradient was seen is the baseline to the last bit, unless it vanishes just there
+    doubt = np.where(known, np.where(answer == 0, 0.0, spacing(asker, at) / 2), np.inf)
+    at, off = _followed(asker, target, at, answer, np.where(known, 0.0, between.slope), between.slope, spread)
+    return Found(None, at, error, np.where(known, doubt, np.where(off < credible, off + spacing(asker, at), np.inf)))
+
+
+def _followed(
+    asker: Asker,
+    target: int,
+    point: Float64[np.ndarray, " d"],
+    answer: Float64[np.ndarray, " d"],
+    slope: Float64[np.ndarray, " d"],
+    steepness: Float64[np.ndarray, " d"],
+    spread: float,
+) -> tuple[Float64[np.ndarray, " d"], Float64[np.ndarray, " d"]]:
+    """Where secants lead in the few coordinates of some slope, and how far they may still be off; infinite in others.
+
+    The others are known by now, so that these no longer disturb them; kinks on the way take a few steps.
+    """
+    off, seen = np.full(point.size, np.inf), slope != 0
+    enough = TELLING * spread * float(np.linalg.norm(steepness))
+    for _ in range(FOLLOWED):
+        if not asker.left or float(np.linalg.norm(answer[seen])) < enough:
+            break
+        step = -np.divide(answer, slope, out=np.zeros(point.size), where=seen)
+        further = asker.sent((point + np.clip(step, -FURTHEST * spread, FURTHEST * spread))[None])[0]
+        reply = asker.ask(further[None], target).attribution[0]
+        new = np.divide(reply - answer, further - point, out=np.zeros(point.size), where=further != point)
+        slope = np.where(seen & (new != 0), new, slope)
+        point, answer = further, reply
+        off = np.where(seen, 4 * np.abs(np.divide(answer, slope, out=np.zeros(point.size), where=seen)), np.inf)
+    return point, off
 
 
 def secant(

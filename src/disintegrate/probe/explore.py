@@ -125,6 +125,7 @@ def explore(
     reserve: int,
     generator: np.random.Generator,
     known: Sequence[Pattern] | None = None,
+    wider: Sequence[Pattern] = (),
     askable: int = 0,
 ) -> Verdict:
     """Ask a ray around and beyond its first kink, and say which patterns explain the answers.
@@ -137,13 +138,14 @@ def explore(
         reserve: queries that are left to tell rules apart that share a pattern.
         generator: for scales.
         known: the patterns that it may be, if not any.
+        wider: those that it may be as well where none of them explains the answers.
         askable: numbers of steps that the service itself can be asked about, one query each, if so few are left.
     """
     cap = REACH * near
     shared = known is None or have_siblings(known)
     kept = max(shared * reserve, min(askable, LEAST_KEPT))
     ray.ask(_grid(min(START, max(ray.asker.left - kept, 0)), 0.8 * near, cap, 0.0))
-    verdict = _judged(ray, near, cap, known)
+    verdict = _judged(ray, near, cap, known, wider)
     confirmed, paired, tries = False, False, TRIES
     if verdict.fits and not 0.8 < verdict.fits[0].kinks[0] / near < NEAREST:
         near = float(verdict.fits[0].kinks[0])
@@ -177,12 +179,12 @@ def explore(
             confirmed = True
             before = verdict
             ray.ask(_grid(min(count, CONFIRMING), 0.95 * near, verdict.cap, 0.21))
-            verdict = _judged(ray, near, cap, known)
+            verdict = _judged(ray, near, cap, known, wider)
             if verdict.refuted_since(before):
                 if verdict.cap > FURTHER * NEAREST * near and ray.asker.left - kept >= MORE:
                     # where other kinks lie further out, what is left before them may still be explained
                     cap, confirmed = verdict.cap / FURTHER, False
-                    verdict = _judged(ray, near, cap, known)
+                    verdict = _judged(ray, near, cap, known, wider)
                     continue
                 evidence = f"{verdict.evidence}; but the last of them lie too far from it"
                 return replace(verdict, decided=False, evidence=evidence)
@@ -197,7 +199,7 @@ def explore(
         else:
             cap = max(cap / FURTHER, NEAREST * near)
             ray.ask(_grid(count, 0.9 * near, cap, 0.37 * (number + 1)))
-        verdict = _judged(ray, near, cap, known)
+        verdict = _judged(ray, near, cap, known, wider)
     return verdict
 
 
@@ -223,7 +225,16 @@ def _grid(count: int, low: float, high: float, shift: float) -> Float64[np.ndarr
     return low * (high / low) ** (((np.arange(count) + 0.5 + shift) / max(count, 1)) % 1)
 
 
-def _judged(ray: Ray, near: float, cap: float, known: Sequence[Pattern] | None) -> Verdict:
+def _judged(ray: Ray, near: float, cap: float, known: Sequence[Pattern] | None, wider: Sequence[Pattern]) -> Verdict:
+    """The verdict on known patterns, or where none of them explains the answers, on a wider choice."""
+    verdict = _among(ray, near, cap, known)
+    if verdict.fits or known is None or len(wider) <= len(known):
+        return verdict
+    found = _among(ray, near, cap, wider)
+    return found if found.fits else verdict
+
+
+def _among(ray: Ray, near: float, cap: float, known: Sequence[Pattern] | None) -> Verdict:
     """The verdict on the longest stretch of the ray that some pattern explains, by the smallest drift that will do.
 
     Where it leaves several, shorter ones may tell those apart: other kinks lie beyond them, and take no rows. Not where

@@ -22,8 +22,9 @@ from disintegrate.probe.first_rules import Aside, Group, Told, kept_for
 from disintegrate.probe.one_kink import quadrature
 from disintegrate.probe.ray import Ray
 
-# How many outputs are tried for one that falls; how many rays are looked at, and what must be left for another.
-TARGETS, RAYS, ENOUGH_LEFT = 3, 3, 16
+# How many outputs are tried for one that falls; how many rays are looked at, and what must be left for another; and how
+# many rules are few.
+TARGETS, RAYS, ENOUGH_LEFT, FEW = 3, 3, 16, 3
 # How far beyond the first what is left by the node at the baseline is seen to stay; how large answers may be there; by
 # what share it falls where there is no such node.
 FURTHER, LARGEST, FALLS_ON = 100.0, 2e4, 0.7
@@ -74,7 +75,8 @@ def by_first_nodes(
                     answers += found.answers
                     told = replace(found, answers=answers)
                     groups, score = _left(groups, ray.score, found)
-            if told.decided or _alike_far_out(groups):
+            # sums tell few rules that weigh the baseline apart rather than another ray
+            if told.decided or _alike_far_out(groups) or (floor.seen and len(groups) <= FEW):
                 break
     except NotPermitted:
         near.asker.refused = True

@@ -14,13 +14,12 @@ from disintegrate.probe.alike import groups_of
 from disintegrate.probe.along_gradient import Gradient
 from disintegrate.probe.asking import Asker
 from disintegrate.probe.by_steps import by_steps
-from disintegrate.probe.close_by import agreeing_close_by, righted, stray
+from disintegrate.probe.close_by import agreeing_close_by, put_right, stray
 from disintegrate.probe.ends import ends
 from disintegrate.probe.explore import FEW, LEAST_KEPT, Verdict, explore
 from disintegrate.probe.far_out import (
     agreeing_affine,
     alike_at_baseline,
-    baseline_and_mass,
     weigh_baseline,
 )
 from disintegrate.probe.findings import NOT_ASKED, Findings
@@ -42,8 +41,6 @@ from disintegrate.probe.ties import agreeing_tied
 RESERVE, RESERVE_FEW_STEPS = 8, 3
 # Rules that weigh the baseline alike are weighed by sums if there are no more.
 WEIGHED = 48
-# Weights of the baseline are alike that differ by less than this factor: a trapezoid's is half of the others.
-HALF = 1.5
 # How much of an answer may come from coordinates in which the baseline is not known.
 STRAY = 1e-3
 # How long the ray is on which numbers of steps are asked, in units of the inputs' spread.
@@ -58,8 +55,6 @@ ASKABLE = 3
 SEVERAL = 50
 # Queries that must be left to ask across a kink once more.
 AGAIN = 3
-# Queries that it takes to solve for a baseline that is weighed.
-KEPT_WEIGHED = 14
 # Why a rule was taken back.
 REFUTED = "but the service, which takes numbers of steps, answers otherwise with theirs than with none"
 
@@ -81,7 +76,6 @@ class Naming:
         gradient: the rays along the gradient at the baseline, once something was asked there.
         by_mass: asks what tells rules apart that differ in their mass alone, once such are left.
         unfinished: what answers across a kink left open, which more of them may decide.
-        kept: queries that are kept for solving for the service's own baseline, and not in the budget meanwhile.
     """
 
     asker: Asker
@@ -96,7 +90,6 @@ class Naming:
     gradient: Gradient | None = None
     by_mass: Callable[[], Finding[tuple[NamedRule, ...]]] | None = None
     unfinished: tuple[Ray, Crossed] | None = None
-    kept: int = 0
 
     def name(self, origin: Origin) -> None:
         """Look for the rule on rays from a point, and take it back where its number of steps gets other answers."""
@@ -127,8 +120,6 @@ class Naming:
         if drifting:
             begin.drifts()
         weighed = drifting and some_is_left(begin, out)
-        if weighed and not self.asker.coarse:
-            self._release()
         among, told, tied = self._by_ends(ray), None, False
         if drifting:
             # what is left far out needs no kink, nor that the baseline be known to the last digit
@@ -137,13 +128,20 @@ class Naming:
                 return
         if origin.named is not None and self._rule_across(ray, among):
             return
+        if self.few_steps and not drifting and origin.named is None and origin.error.any():
+            # one coordinate in which the baseline lies elsewhere makes other answers than any rule's
+            stray(begin, self.spread)
+            put_right(begin, self.findings)
+            origin = begin.origin
         rules = self._rule_by_steps(origin)
         if not self._is_named() and rules is not None and told is not None and told.seen:
             self._both(among, rules)
+        before = among
         if not self._is_named() and rules is None and origin.named is None:
             among = self._rule_at_baseline(begin, out, among, told, tied=tied)
         if not self._is_named():
-            self._by_kinks(begin, ray, among, rules)
+            # what is weighed far out is shifted by ties at the baseline
+            self._by_kinks(begin, ray, among, rules, () if drifting else before)
 
     def _by_ends(self, ray: Ray) -> tuple[Pattern, ...]:
         """The patterns of rules that weigh both ends of a path as the service does, where a baseline may be sent."""
@@ -172,14 +170,21 @@ class Naming:
             among = self._rule_at_baseline(begin, out, among, told, tied=tied)
         return among, told, tied
 
-    def _by_kinks(self, begin: Ray, ray: Ray, among: tuple[Pattern, ...], rules: frozenset[str] | None) -> None:
+    def _by_kinks(
+        self,
+        begin: Ray,
+        ray: Ray,
+        among: tuple[Pattern, ...],
+        rules: frozenset[str] | None,
+        wider: tuple[Pattern, ...],
+    ) -> None:
         """Look for the rule by the staircases that kinks make of it."""
         origin = begin.origin
         ray.begins_at(origin)
         kink, verdict = 0.0, Verdict((), False, "the answers do not change along the ray beyond what the wire rounds")
         if not begin.drifting and origin.named is None and not begin.scales:
             stray(begin, self.spread)
-            begin.begins_at(righted(begin))
+            put_right(begin, self.findings)
             origin = begin.origin
         # ties at the baseline leave open whether it is weighed, and make the answers close by no plateau
         bracket = kink_beyond(begin) if alike_at_baseline(among) or not begin.drifting else None
@@ -187,7 +192,7 @@ class Naming:
             ray = begin
             if not begin.drifting and origin.named is None:
                 # answers before the first kink say better than any across it where the ray begins
-                ray.begins_at(righted(ray))
+                put_right(ray, self.findings)
                 origin = ray.origin
         else:
             bracket = first_kink(ray)
@@ -196,11 +201,16 @@ class Naming:
             self._steps_ignored(ray)
             kink = bracket.middle
             own = self.own_number.among(USUAL)
-            among = keeping(among, lambda rule, steps: (rules is None or rule in rules) and own in (None, steps))
+            among, wider = (
+                keeping(each, lambda rule, steps: (rules is None or rule in rules) and own in (None, steps))
+                for each in (among, wider)
+            )
             ray, near = steered(ray, bracket)
             reserve = RESERVE_FEW_STEPS if (self.few_steps and rules is None) or len(among) <= FEW else RESERVE
             askable = ASKABLE if self.own_number.honoured and own is None else 0
-            verdict = explore(ray, near, reserve=reserve, generator=self.generator, known=among, askable=askable)
+            verdict = explore(
+                ray, near, reserve=reserve, generator=self.generator, known=among, wider=wider, askable=askable
+            )
             if (
                 own is None
                 and len(verdict.numbers) > 1
@@ -215,12 +225,6 @@ class Naming:
             chosen = self._siblings(probabilities=begin.drifting).choose(first, kink, ray, verdict)
             if self._begins_there(origin, self.asker.numbers[asked:]):
                 self.findings.add(rules=chosen)
-
-    def _release(self) -> None:
-        """Take back some of the queries that are kept: a baseline that is weighed behind a softmax takes fewer."""
-        more = max(self.kept - KEPT_WEIGHED, 0)
-        self.kept -= more
-        self.asker.budget += more
 
     def _is_named(self) -> bool:
         return self.findings.result.rules.value is not None
@@ -355,7 +359,7 @@ class Naming:
         if not near.drifting:
             if stray(near, self.spread) > STRAY:
                 return among
-            near.begins_at(righted(near))
+            put_right(near, self.findings)
         gradient = Gradient.of(near, self.spread)
         left = among
         # rules without a node there are told apart by staircases, unless their first nodes were seen
@@ -387,10 +391,8 @@ class Naming:
 def _borne_out(
     found: Finding[tuple[NamedRule, ...]], agreeing: Sequence[Pattern] | None
 ) -> Finding[tuple[NamedRule, ...]]:
-    """A rule that sums named, taken back where ties hide the weight of the baseline and leave another one as well."""
-    among = [member for pattern in agreeing or () for member in pattern.members]
-    weights = [baseline_and_mass(*member)[0] for member in among]
-    named = [(one.rule, one.steps) for one in found.value or ()]
-    if among and max(weights) < HALF * min(weights) and set(named) <= set(among):
+    """A rule that sums named, taken back where ties hide the weight of the baseline and sums close by say another."""
+    among = {member for pattern in agreeing or () for member in pattern.members}
+    if among and {(one.rule, one.steps) for one in found.value or ()} <= among:
         return found
     return Finding(None, f"{found.evidence}; but with what it weighs the baseline is not known, so that says little")

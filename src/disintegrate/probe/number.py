@@ -7,6 +7,7 @@ answers with n and m steps have the covariance `integral of W_n W_m`, with the s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -15,6 +16,7 @@ from jaxtyping import Float64
 from disintegrate.errors import DisintegrateError
 from disintegrate.probe.asking import Spent
 from disintegrate.probe.explore import STAIRCASE
+from disintegrate.probe.family import MOST
 from disintegrate.probe.far_out import baseline_and_mass, far_of
 from disintegrate.probe.last_kink import by_last_kink
 from disintegrate.probe.one_kink import quadrature
@@ -30,8 +32,9 @@ GRID, TINY = 6000, 1e-10
 WORSE = 10.0
 # How many numbers are worth asking: as a share of the likeliest, and at least; and where a walk tells.
 TRIED, FEWEST, WALKED = 0.6, 6, 0.35
-# What must be left to look for the last kink of a ray; and for the first, whose staircase is that of a known rule.
-ENOUGH, STAIRCASE_OF_ONE = 16, 22
+# What must be left to look for the last kink of a ray; and for the first, whose staircase is that of a known rule; and
+# what a walk takes.
+ENOUGH, STAIRCASE_OF_ONE, WALK = 16, 22, 6
 
 
 def numbers(ray: Callable[[int | None], Ray], rule: str, most: int, *, walk: bool) -> Sequence[int]:
@@ -43,19 +46,22 @@ def numbers(ray: Callable[[int | None], Ray], rule: str, most: int, *, walk: boo
         most: how many to tell, where the baseline's weight does.
         walk: whether to guess where no node at 0 tells.
     """
-    if not walk and not baseline_and_mass(rule, LOW)[0]:
+    weighed, left = baseline_and_mass(rule, LOW)[0] > 0, ray(None).asker.left - 1
+    logits = not ray(None).asker.in_unit_range
+    # what a walk costs may leave too little for kinks, which tell more
+    if not weighed and (not walk or (logits and STAIRCASE_OF_ONE <= left < STAIRCASE_OF_ONE + WALK)):
         return []
     try:
-        misfits = (_far_out if baseline_and_mass(rule, LOW)[0] else _by_walk)(ray, rule)
+        misfits = (_far_out if weighed else _by_walk)(ray, rule)
     except Spent:
         raise
     except DisintegrateError:
         return []
     likely = sorted(misfits, key=misfits.__getitem__)
-    if baseline_and_mass(rule, LOW)[0]:
+    if weighed:
         return likely[: min(int(max(TRIED * likely[0], FEWEST)), most)]
     # a walk tells a large number too roughly for a few questions to hit it: kinks tell more, if enough is left for them
-    left, logits = ray(None).asker.left - 1, not ray(None).asker.in_unit_range
+    left = ray(None).asker.left - 1
     if likely[0] > FEWEST and logits and left >= STAIRCASE_OF_ONE:
         return []
     if likely[0] > FEWEST and left >= ENOUGH and logits:
@@ -126,5 +132,6 @@ def _by_walk(ray: Callable[[int | None], Ray], rule: str) -> dict[int, float]:
         covariance = covariance + np.diag(doubt[kept] * size + TINY)
         lower = np.linalg.cholesky(covariance)
         white = np.linalg.solve(lower, rows)
-        misfits[steps] = float(2 * np.log(np.diag(lower)).mean() + np.log((white**2).mean()))
+        squares = np.sort((white**2).mean(0))[: math.ceil(MOST * white.shape[1])]
+        misfits[steps] = float(2 * np.log(np.diag(lower)).mean() + np.log(squares.mean()))
     return misfits

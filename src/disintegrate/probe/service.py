@@ -27,7 +27,7 @@ ASIDE = 0.5
 # Queries that it takes to solve for a baseline at the least.
 SOLVABLE = 14
 # Queries kept for solving for the service's own baseline, behind a softmax and elsewhere.
-KEPT_PROBABILITIES, KEPT = 20, 12
+KEPT_PROBABILITIES, KEPT = 14, 12
 # How much further off a solved baseline may be than answers on both sides say, as the gradient may change its sign
 # between them.
 WIDER = 4.0
@@ -223,7 +223,6 @@ class _Session:
             self._baseline(named)
             point = named.point
         naming = self._naming()
-        naming.kept = kept
         self.asker.budget -= kept
         try:
             naming.name(self._free_origin(point))
@@ -232,7 +231,7 @@ class _Session:
         except NotPermitted as refusal:
             self._refused(refusal)
         finally:
-            self.asker.budget += naming.kept
+            self.asker.budget += kept
         if named is None:
             self._baseline(None)
         naming.go_on()
