@@ -10,7 +10,7 @@ from torch import nn
 from disintegrate import Capabilities, Deaf, LocalExplainer, Recording, Wire, Wired, probe
 from disintegrate.probe import Finding, Override
 from disintegrate.probe.asking import Asker
-from disintegrate.probe.close_by import righted
+from disintegrate.probe.close_by import put_right, righted, stray
 from disintegrate.probe.closing_in import close_in
 from disintegrate.probe.findings import Findings
 from disintegrate.probe.first_kink import WITHIN, kink_beyond
@@ -18,6 +18,7 @@ from disintegrate.probe.naming import Naming
 from disintegrate.probe.own_number import OwnNumber
 from disintegrate.probe.patch import PATCH, PATCH_SOFTMAX
 from disintegrate.probe.ray import Origin, Ray
+from disintegrate.probe.result import Baseline
 from disintegrate.probe.weighing import sums_of
 from disintegrate.progress import SILENT
 
@@ -59,6 +60,34 @@ def test_a_few_coordinates_in_which_the_origin_is_off_are_put_right(off: dict[in
     assert not np.allclose(gradients[0, list(off)], gradients[1, list(off)], rtol=1e-2)
     gradients = np.array(ray.raw) / np.array(ray.moved)
     assert np.allclose(gradients[0], gradients[1], rtol=1e-2)
+
+
+def test_the_baseline_that_is_reported_is_put_right_too() -> None:
+    off = {3: 0.03, 7: -0.1}
+    ray, baseline = _ray(1, off)
+    findings = Findings()
+    put_right(ray, findings)
+    assert findings.result.baseline.value is None
+    claimed = Baseline("another", ray.origin.point.reshape(5, 6), np.full((5, 6), 0.01))
+    findings.add(baseline=Finding(claimed, "solved for"))
+    ray.ask([1e-3, 4e-3])
+    put_right(ray, findings)
+    found = findings.result.baseline
+    assert found.value is not None
+    assert found.value.point.shape == (5, 6)
+    gap = np.abs(found.value.point.ravel() - baseline)
+    assert (gap <= found.value.error.ravel()).all()
+    assert (found.value.error >= 0.01).all()
+    assert "put right in 2" in found.evidence
+    assert (found.value.point.ravel() == ray.origin.point).all()
+
+
+def test_the_gradient_close_by_is_not_asked_for_twice() -> None:
+    ray, _ = _ray(1, {})
+    first = stray(ray, 1.0)
+    spent = ray.asker.spent
+    assert stray(ray, 1.0) == first
+    assert ray.asker.spent == spent == 2
 
 
 def test_where_the_gradient_itself_changes_the_origin_stays() -> None:

@@ -13,6 +13,7 @@ from torch import nn
 from disintegrate import Capabilities, Deaf, Explanation, LocalExplainer, Recording, Request, Wire, Wired, probe
 from disintegrate.probe import Override
 from disintegrate.probe.asking import Asker, Spent
+from disintegrate.probe.baseline import _common
 from disintegrate.probe.falling import Answered, Falling, Given, Line, log_likelihoods
 from disintegrate.probe.first_nodes import by_first_nodes
 from disintegrate.probe.first_rules import Group, Told, alike
@@ -245,19 +246,46 @@ def test_behind_a_softmax_a_rule_is_named_without_any_kink(rule: str, steps: int
     assert found.steps_override.value is Override.IGNORED
 
 
-def test_a_baseline_that_is_weighed_is_solved_for_where_the_other_half_is_far_out() -> None:
+@pytest.mark.parametrize(("rule", "steps"), [("riemann_left", 30), ("riemann_right", 30), ("riemann_right", 3)])
+def test_a_baseline_behind_a_softmax_is_solved_for_with_few_queries_whatever_the_rule(rule: str, steps: int) -> None:
     baseline = np.random.default_rng(4).normal(size=SIZE).astype(np.float32)
-    queries = {}
-    for rule in ("riemann_left", "riemann_right"):
-        capabilities = Capabilities(rule=rule, default_steps=30)
-        service = LocalExplainer(model(True), capabilities, own_baseline=baseline)
-        found = probe(Deaf(service, steps=True, baseline=True), inputs(), TARGETS, naming=False)
-        assert found.baseline.value is not None
-        off = np.abs(found.baseline.value.point - baseline)
-        assert (off <= found.baseline.value.error).all()
-        assert np.median(off) < 1e-4
-        queries[rule] = found.queries
-    assert queries["riemann_left"] + 4 <= queries["riemann_right"]
+    service = LocalExplainer(model(True), Capabilities(rule=rule, default_steps=steps), own_baseline=baseline)
+    found = probe(Deaf(service, steps=True, baseline=True), inputs(), TARGETS, naming=False)
+    assert found.baseline.value is not None
+    off = np.abs(found.baseline.value.point - baseline)
+    assert (off <= found.baseline.value.error).all()
+    assert np.median(off) < 1e-4
+    # two secants of two or three answers each, a first step, a bracket or two, and the answer at the end
+    assert found.queries <= 8 + 14
+
+
+def test_a_secant_allows_for_the_factor_by_which_a_softmax_changes_all_answers() -> None:
+    before = np.random.default_rng(0).normal(size=50)
+    assert abs(_common(before, 0.03 * before) - 0.03) < 1e-12
+    assert _common(np.zeros(50), before) == 1.0
+    assert _common(before, -before) == 1.0
+
+
+@pytest.mark.parametrize("rule", ["riemann_left", "saliency"])
+def test_few_rules_that_weigh_the_baseline_alike_are_left_to_sums_after_one_ray(rule: str) -> None:
+    network = model(True)
+    asker = Asker(
+        Wired(LocalExplainer(network, Capabilities(rule=rule, default_steps=152)), Wire(significant_digits=4)),
+        (SIZE,), np.dtype(np.float32), 80, SILENT.task("queries", 80),
+    )  # fmt: skip
+    asker.learn_wire()
+    direction = np.random.default_rng(1).choice((-1.0, 1.0), SIZE)
+    origin = Origin(np.zeros(SIZE), np.zeros(SIZE))
+    near, out = (Ray(asker, origin, direction, 1, drifting=True) for _ in range(2))
+    near.ask([1e-2, 1e-4])
+    out.ask([1e5, -1e5])
+    left = [(name, 152) for name in ("riemann_left", "captum_riemann_left", "saliency")]
+    told = by_first_nodes(near, out, range(4), left)
+    assert told is None or (rule, 152) in told.members
+    # eight outputs or nine and no more answers than that; three rays take as many each
+    assert asker.spent - 4 <= 18
+    by_first_nodes(near, out, range(4), [*left, ("trapezoid", 152)])
+    assert asker.spent - 4 > 2 * 18
 
 
 @pytest.mark.parametrize(("rule", "steps"), [("saliency", 9), ("riemann_left", 30), ("trapezoid", 12)])

@@ -19,7 +19,7 @@ from disintegrate.probe.design import telling_scales
 from disintegrate.probe.explore import Verdict, _verdict, explore
 from disintegrate.probe.first_kink import WITHIN, first_kink
 from disintegrate.probe.ray import Bracket, Origin, Ray
-from disintegrate.probe.staircase import Readings, patterns, readings
+from disintegrate.probe.staircase import Pattern, Readings, keeping, patterns, readings
 from disintegrate.probe.steer import BEFORE, BEHIND, MIDWAY, PLATEAU, _nearer, steered
 from disintegrate.progress import SILENT
 from disintegrate.rules import rule_named
@@ -129,7 +129,17 @@ def test_a_kink_may_lie_anywhere_between_two_scales_that_were_asked() -> None:
     assert 0.4 < best.kinks[0] < 0.8
 
 
-def _explored(model: nn.Sequential, seed: int, rule: str, steps: int, *, budget: int, reserve: int) -> Verdict:
+def _explored(
+    model: nn.Sequential,
+    seed: int,
+    rule: str,
+    steps: int,
+    *,
+    budget: int,
+    reserve: int,
+    known: tuple[Pattern, ...] | None = None,
+    wider: tuple[Pattern, ...] = (),
+) -> Verdict:
     """What a random ray says, turned to its first kink, with so many queries from there on."""
     generator = np.random.default_rng(seed)
     baseline = generator.normal(size=SIZE).astype(np.float32)
@@ -140,7 +150,18 @@ def _explored(model: nn.Sequential, seed: int, rule: str, steps: int, *, budget:
     assert bracket is not None
     turned, near = steered(ray, bracket)
     asker.budget = asker.spent + budget
-    return explore(turned, near, reserve=reserve, generator=generator)
+    return explore(turned, near, reserve=reserve, generator=generator, known=known, wider=wider)
+
+
+@pytest.mark.parametrize("known_of", [2, 40], ids=["few are known", "many are known"])
+def test_where_no_known_pattern_explains_the_answers_a_wider_choice_is_tried(known_of: int) -> None:
+    # ties at the baseline may leave all patterns but the one that it is
+    others = keeping(patterns(), lambda rule, steps: rule == "trapezoid" and 30 < steps <= 30 + known_of)
+    lost = _explored(_network(1), 1, "midpoint", 40, budget=30, reserve=8, known=others)
+    assert not lost.fits
+    found = _explored(_network(1), 1, "midpoint", 40, budget=30, reserve=8, known=others, wider=patterns())
+    assert found.decided
+    assert ("midpoint", 40) in found.fits[0].pattern.members
 
 
 @pytest.mark.parametrize(("rule", "steps"), [("midpoint", 8), ("riemann_right", 7)])

@@ -19,6 +19,7 @@ from disintegrate.explainers.protocol import Explanation, Request
 from disintegrate.probe import Override
 from disintegrate.probe.along_gradient import Gradient
 from disintegrate.probe.asking import Asker
+from disintegrate.probe.by_steps import by_steps
 from disintegrate.probe.explore import Verdict, explore
 from disintegrate.probe.family import IDENTITIES, family
 from disintegrate.probe.far_out import agreeing_affine, agreeing_saturated
@@ -33,15 +34,19 @@ from tests.test_probe import SIZE, inputs
 AT_BASELINE = [rule for rule in sorted(RULES) if rule_named(rule)(3).nodes.min() == 0]
 
 
-def _rays(explainer: Explainer, *, drifting: bool = False, seed: int = 0) -> Callable[[int | None], Ray]:
-    """Rays of one direction from zero, one for each number of steps."""
+def _rays(
+    explainer: Explainer, *, drifting: bool = False, seed: int = 0, off: dict[int, float] | None = None
+) -> Callable[[int | None], Ray]:
+    """Rays of one direction from zero or a little off it in some coordinates, one for each number of steps."""
     asker = Asker(explainer, (SIZE,), np.dtype(np.float32), 200, SILENT.task("queries", 200))
     asker.learn_wire()
     direction = 2 * np.random.default_rng(seed).normal(size=SIZE)
     made: dict[int | None, Ray] = {}
+    begin = np.zeros(SIZE)
+    begin[list(off or {})] = list((off or {}).values())
 
     def ray(steps: int | None) -> Ray:
-        origin = Origin(np.zeros(SIZE), np.zeros(SIZE))
+        origin = Origin(begin, np.zeros(SIZE))
         return made.setdefault(steps, Ray(asker, origin, direction, 1, drifting=drifting, steps=steps))
 
     return ray
@@ -100,6 +105,27 @@ def test_few_kinks_do_not_make_another_rule(rule: str, seed: int, units: int) ->
         network = nn.Sequential(nn.Linear(SIZE, units), nn.ReLU(), nn.Linear(units, 3))
     found = family(_rays(LocalExplainer(network, Capabilities(rule=rule, default_steps=40)), seed=seed))
     assert found is None or rule in found.rules
+
+
+def test_a_baseline_that_lies_elsewhere_in_a_few_coordinates_hides_no_family_and_no_number() -> None:
+    ray = _rays(_service("midpoint", 12), off={3: 0.01})
+    found = family(ray)
+    assert found is not None
+    assert "midpoint" in found.rules
+    assert "riemann_right" not in found.rules
+    assert 12 in numbers(ray, "midpoint", 14, walk=True)
+    lost = family(_rays(_service("midpoint", 12), off=dict.fromkeys(range(SIZE // 2), 0.01)))
+    assert lost is None or "midpoint" not in lost.rules
+
+
+def test_where_hardly_a_kink_lies_on_the_ray_all_rules_are_left_whose_identity_is_obeyed() -> None:
+    ray = _rays(LocalExplainer(nn.Linear(SIZE, 3), Capabilities(rule="midpoint", default_steps=12)))
+    own_number = OwnNumber(ray(None).asker, inputs()[:1].astype(float), 0, lambda _: False, False)
+    told = by_steps(ray, own_number, 14, walk=True)
+    assert told is not None
+    assert told.own is None
+    assert {"midpoint", "riemann_right", "gauss_legendre"} <= told.rules
+    assert ray(None).asker.spent == 15
 
 
 def test_a_service_that_refuses_so_few_steps_tells_no_rule() -> None:
@@ -210,8 +236,8 @@ def test_the_probe_names_a_rule_by_numbers_of_steps(rule: str) -> None:
     assert found.queries <= 50
 
 
-@pytest.mark.parametrize(("left", "asked"), [(29, False), (26, True)])
-def test_large_numbers_are_left_to_a_staircase_only_if_enough_queries_are(left: int, asked: bool) -> None:
+@pytest.mark.parametrize(("left", "walked", "asked"), [(29, 6, False), (28, 0, False), (23, 0, False), (22, 6, True)])
+def test_large_numbers_are_left_to_a_staircase_only_if_enough_queries_are(left: int, walked: int, asked: bool) -> None:
     below = nn.Linear(4, 4)
     with torch.no_grad():
         # logits that no softmax makes
@@ -221,12 +247,11 @@ def test_large_numbers_are_left_to_a_staircase_only_if_enough_queries_are(left: 
     ray = _rays(LocalExplainer(network, Capabilities(rule="gauss_legendre", default_steps=121)))
     family(ray)
     asker = ray(None).asker
-    # the walk takes six of them, and one is kept
+    # a walk takes six of them, and one is kept; where it would leave too few there is none
     asker.budget = asker.spent + left
     told = numbers(ray, "gauss_legendre", 14, walk=True)
-    spent = left - asker.left
-    assert (spent > 6 or len(told) > 0) is asked
-    assert asked or spent == 6
+    assert left - asker.left == walked
+    assert (len(told) > 0) is asked
 
 
 @pytest.mark.parametrize(("rule", "steps"), [("gauss_legendre", 121), ("riemann_right", 144)])

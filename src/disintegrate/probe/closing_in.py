@@ -141,6 +141,9 @@ def close_in(
     at = asker.sent((at + np.clip(rest, -credible, credible))[None])[0]
     # an answer of 0 where a gradient was seen is the baseline to the last bit, unless it vanishes just there
     doubt = np.where(known, np.where(answer == 0, 0.0, spacing(asker, at) / 2), np.inf)
+    if asker.in_unit_range:
+        # behind a softmax rules are told without knowing it so well
+        return Found(None, at, error, doubt)
     at, off = _followed(asker, target, at, answer, np.where(known, 0.0, between.slope), between.slope, spread)
     return Found(None, at, error, np.where(known, doubt, np.where(off < credible, off + spacing(asker, at), np.inf)))
 

@@ -25,6 +25,8 @@ from disintegrate.probe.ray import Ray
 # How many outputs are tried for one that falls; how many rays are looked at, and what must be left for another; and how
 # many rules are few.
 TARGETS, RAYS, ENOUGH_LEFT, FEW = 3, 3, 16, 3
+# Rules that weigh the baseline like any other node.
+WEIGHED_WHOLE = {"riemann_left", "captum_riemann_left", "saliency"}
 # How far beyond the first what is left by the node at the baseline is seen to stay; how large answers may be there; by
 # what share it falls where there is no such node.
 FURTHER, LARGEST, FALLS_ON = 100.0, 2e4, 0.7
@@ -59,24 +61,20 @@ def by_first_nodes(
             falling = outputs_down(fall, floor, float(np.median([group.nodes[0] for group in groups])))
             if falling is None:
                 continue
-            ray = FallingRay(fall, falling, floor, groups, score, aside)
-            found, aside = ray.told(), ray.aside
-            if found is None:
-                continue
-            answers += found.answers
-            told = replace(found, answers=answers)
-            groups, score = _left(groups, ray.score, found)
-            anew = None if found.decided else ray.recentred()
-            falling = None if anew is None else outputs_of(anew)
-            if anew is not None and falling is not None:
-                ray = FallingRay(anew, falling, floor, groups, score, aside)
+            again: Fall | None = fall
+            while again is not None and falling is not None:
+                ray = FallingRay(again, falling, floor, groups, score, aside)
                 found, aside = ray.told(), ray.aside
-                if found is not None:
-                    answers += found.answers
-                    told = replace(found, answers=answers)
-                    groups, score = _left(groups, ray.score, found)
-            # sums tell few rules that weigh the baseline apart rather than another ray
-            if told.decided or _alike_far_out(groups) or (floor.seen and len(groups) <= FEW):
+                if found is None:
+                    break
+                answers += found.answers
+                told = replace(found, answers=answers)
+                groups, score = _left(groups, ray.score, found)
+                again = ray.recentred() if again is fall and not found.decided else None
+                falling = None if again is None else outputs_of(again)
+            # sums tell these apart rather than another ray; a trapezoid they name only if its first nodes are seen
+            sums = floor.seen and len(groups) <= FEW and {group.members[0][0] for group in groups} <= WEIGHED_WHOLE
+            if sums or (told is not None and (told.decided or _alike_far_out(groups))):
                 break
     except NotPermitted:
         near.asker.refused = True

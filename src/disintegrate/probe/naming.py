@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,7 +12,7 @@ from jaxtyping import Float64, Int
 from disintegrate.probe.across import across
 from disintegrate.probe.alike import groups_of
 from disintegrate.probe.along_gradient import Gradient
-from disintegrate.probe.asking import Asker
+from disintegrate.probe.asking import Asker, Spent
 from disintegrate.probe.by_steps import by_steps
 from disintegrate.probe.close_by import agreeing_close_by, put_right, stray
 from disintegrate.probe.ends import ends
@@ -35,7 +35,7 @@ from disintegrate.probe.siblings import Siblings
 from disintegrate.probe.softmax import CLASSES, liveliest, saturates, some_is_left
 from disintegrate.probe.staircase import Pattern, keeping, patterns
 from disintegrate.probe.steer import steered
-from disintegrate.probe.ties import agreeing_tied
+from disintegrate.probe.ties import agreeing_tied, borne_out
 
 # Queries kept for telling apart the rules that attributions alone cannot.
 RESERVE, RESERVE_FEW_STEPS = 8, 3
@@ -49,6 +49,8 @@ MANY_KINKS = 2.0
 OTHER_STEPS, OTHERWISE = 5, 0.01
 # Numbers of steps that are asked whether they are the service's own, at most.
 NUMBERS = 14
+# Queries that are kept for that.
+NUMBERS_KEPT = 6
 # So few that are left are asked about rather than told apart by more kinks.
 ASKABLE = 3
 # So many that staircases leave are weighed by sums.
@@ -335,7 +337,15 @@ class Naming:
         others = list(dict.fromkeys([*self.targets.tolist(), *range(CLASSES)]))
         # what one ray leaves open, numbers of steps tell with fewer answers
         most = 1 if self.few_steps and self.own_number.honoured else RAYS
-        told = by_first_nodes(near, out, others, members, most=most)
+        # a few numbers that are left are asked
+        kept = min(NUMBERS_KEPT if self.own_number.honoured else 0, self.asker.left)
+        self.asker.budget -= kept
+        try:
+            told = by_first_nodes(near, out, others, members, most=most)
+        except Spent:
+            told = None
+        finally:
+            self.asker.budget += kept
         if told is None:
             return among, None
         possible = tuple(NamedRule(*member) for member in told.members)
@@ -343,8 +353,8 @@ class Naming:
         self._steps_ignored()
         self.findings.add(rules=Finding(possible if told.decided else None, evidence), possible=possible)
         among = keeping(among, lambda *member: member in told.members)
-        numbers = sorted({steps for _, steps in told.members})
-        if not told.decided and len(numbers) <= NUMBERS and (own := self.own_number.among(numbers)) is not None:
+        numbers = list(dict.fromkeys(steps for _, steps in told.members))
+        if not told.decided and len(numbers) <= NUMBERS and (own := self.own_number.among(numbers, 1)) is not None:
             among = keeping(among, lambda _, steps: steps == own)
             members = [member for pattern in among for member in pattern.members]
             if len(groups_of(members)) == 1:
@@ -378,7 +388,7 @@ class Naming:
         if tied and weigh_baseline(left):
             agreeing = agreeing_tied([near, *gradient.rays], out, left)
             left = agreeing or left
-            found = _borne_out(found, agreeing)
+            found = borne_out(found, agreeing, coarse=self.asker.coarse)
         self.findings.add(rules=found)
         if found.value is not None:
             self._steps_ignored()
@@ -386,13 +396,3 @@ class Naming:
 
     def _direction(self) -> Float64[np.ndarray, " d"]:
         return self.spread * drawn(self.asker.shape, self.generator, probabilities=self.asker.in_unit_range)
-
-
-def _borne_out(
-    found: Finding[tuple[NamedRule, ...]], agreeing: Sequence[Pattern] | None
-) -> Finding[tuple[NamedRule, ...]]:
-    """A rule that sums named, taken back where ties hide the weight of the baseline and sums close by say another."""
-    among = {member for pattern in agreeing or () for member in pattern.members}
-    if among and {(one.rule, one.steps) for one in found.value or ()} <= among:
-        return found
-    return Finding(None, f"{found.evidence}; but with what it weighs the baseline is not known, so that says little")

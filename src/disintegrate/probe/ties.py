@@ -20,6 +20,7 @@ from jaxtyping import Float64
 from disintegrate.probe.far_out import OFF, baseline_and_mass
 from disintegrate.probe.one_kink import quadrature
 from disintegrate.probe.ray import Ray
+from disintegrate.probe.result import Finding, NamedRule
 from disintegrate.probe.staircase import Pattern, keeping
 
 # By what share of itself what is left far out on one side may not be there on the other.
@@ -45,6 +46,20 @@ def agreeing_tied(rays: Sequence[Ray], out: Ray, among: Sequence[Pattern]) -> tu
         return None
     close = [near for ray in rays for near in _close_by(ray, *floor)]
     return keeping(among, lambda *member: all(near.agrees(*member) for near in close)) if close else None
+
+
+def borne_out(
+    found: Finding[tuple[NamedRule, ...]], agreeing: Sequence[Pattern] | None, *, coarse: bool
+) -> Finding[tuple[NamedRule, ...]]:
+    """A rule that sums named, taken back where ties hide the weight of the baseline and sums close by say another.
+
+    Where those agree with none, the gradient changes too much close by for them to say anything: then it stands, unless
+    numbers are carried coarsely.
+    """
+    among = {member for pattern in agreeing or () for member in pattern.members}
+    if {(one.rule, one.steps) for one in found.value or ()} <= among or (not among and not coarse):
+        return found
+    return Finding(None, f"{found.evidence}; but with what it weighs the baseline is not known, so that says little")
 
 
 class _Near:
