@@ -114,8 +114,9 @@ def test_behind_a_softmax_a_rule_must_explain_answers_that_it_has_not_seen(
     fits = tuple(Fit(pattern, 1.0, one, one, one, 9, one) for pattern in patterns()[:2])
     seen: list[int] = []
 
-    def judged(ray: Ray, near: float, cap: float, known: Sequence[Pattern] | None) -> Verdict:
+    def judged(ray: Ray, near: float, cap: float, known: Sequence[Pattern] | None, wider: Sequence[Pattern]) -> Verdict:
         assert known is None
+        assert not wider
         # by the first answers one rule is left, by any more the other
         seen.append(len(ray.scales))
         return Verdict(fits[:1] if len(seen) == 1 else fits[1:], True, "", cap=cap)

@@ -187,6 +187,17 @@ def _composite(nodes: list[float], weights: list[float], panels: int) -> tuple[V
     return ((begins + nodes) / panels).ravel(), np.tile(np.array(weights) / panels, panels)
 
 
+def _closed_by_moments(nodes: Vector) -> tuple[Vector, Vector]:
+    """Weights that integrate all polynomials of as many terms as there are nodes."""
+    powers = np.polynomial.legendre.legvander(2 * nodes - 1, len(nodes) - 1)
+    return nodes, np.linalg.solve(powers.T, np.eye(len(nodes))[0])
+
+
+def _lobatto(count: int) -> Vector:
+    inner = np.polynomial.legendre.Legendre.basis(count - 1).deriv().roots()
+    return (np.concatenate([[-1.0], np.sort(inner.real), [1.0]]) + 1) / 2
+
+
 UNLISTED = {
     "composite Gauss": _composite([0.5 - 0.5 / 3**0.5, 0.5 + 0.5 / 3**0.5], [0.5, 0.5], 10),
     "three-point Gauss": _composite([0.5 - 0.5 * 0.6**0.5, 0.5, 0.5 + 0.5 * 0.6**0.5], [5 / 18, 8 / 18, 5 / 18], 6),
@@ -194,6 +205,10 @@ UNLISTED = {
     "aside": ((np.arange(20) + 0.75) / 20, np.full(20, 0.05)),
     "stratified": ((np.arange(20) + np.random.default_rng(0).random(20)) / 20, np.full(20, 0.05)),
     "drawn": (np.sort(np.random.default_rng(1).random(30)), np.full(30, 1 / 30)),
+    "Clenshaw-Curtis": _closed_by_moments((1 - np.cos(np.pi * np.arange(13) / 12)) / 2),
+    "Gauss-Lobatto": _closed_by_moments(_lobatto(10)),
+    "Boole": (np.arange(13) / 12, np.array([7, 32, 12, 32, 14, 32, 12, 32, 14, 32, 12, 32, 7]) / 270),
+    "three eighths": (np.arange(13) / 12, np.array([1, 3, 3, 2, 3, 3, 2, 3, 3, 2, 3, 3, 1]) / 32),
     "Simpson": (np.arange(13) / 12, np.array([1, *[4, 2] * 5, 4, 1]) / 36),
 }
 

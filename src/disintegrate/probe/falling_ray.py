@@ -39,6 +39,9 @@ OUTSIDE, ARITHMETIC = 8.0, 2e-5
 # may be, as a logarithm, and how much less the furthest must be.
 ASIDE, MORE = (0.0, -0.01, 0.01, -0.03, 0.03), (0.0, -0.03, 0.03, -0.1, 0.1, -0.2, 0.2)
 LIKELIER, TOLD = 3.0, 3.0
+# The first node of other closed rules that weigh the baseline alike, and its weight, in units of a trapezoid's:
+# Simpson's, that of three eighths, Boole's, Clenshaw and Curtis', Gauss-Lobatto.
+CLOSED = ((1.5, 2.0), (4 / 3, 1.5), (45 / 28, 16 / 7), (1.23, 2.47), (1.81, 3.0))
 # How many queries it takes to begin anew at the baseline, how far beside it rays must begin for that, as a logarithm,
 # and at how many places outputs are asked then.
 RECENTRED, BESIDE, PLACES = 7, 0.04, 4
@@ -178,7 +181,9 @@ class FallingRay:
         decided = self._decided(score, misfit)
         members = [member for index in (left[:1] if decided else left) for member in self.groups[index].members]
         scores = {member: float(score[index] / blur) for index in left for member in self.groups[index].members}
-        return Told(tuple(members), decided, told >= TOLD * blur, len(self.ray.scales), scores)
+        seen = told >= TOLD * blur
+        closed = seen or self._beside_closed(int(left[0])) >= SURE * blur
+        return Told(tuple(members), decided, seen, closed, len(self.ray.scales), scores)
 
     def _decided(self, score: Float64[np.ndarray, " g"], misfit: Float64[np.ndarray, " g"]) -> bool:
         kept = len(self._kept())
@@ -210,6 +215,13 @@ class FallingRay:
         far = [found[0, MORE.index(sign * MORE[-1])] for sign in (-1, 1)]
         far += [found[ASIDE.index(sign * ASIDE[-1]), 0] for sign in (-1, 1)]
         return float(found.max()), -float(max(far))
+
+    def _beside_closed(self, best: int) -> float:
+        """How much less likely other closed rules are at least that weigh the baseline like a trapezoid."""
+        nodes, weights = self.groups[best].nodes, self.groups[best].weights
+        rules = [(nodes, weights), *((nodes * further, weights * more) for further, more in CLOSED)]
+        found = log_likelihoods(self.falling, self._answered(), rules)[0]
+        return float(found[0] - found[1:].max())
 
     def _blur(self, misfit: float) -> float:
         """How many times the noise the best rule misses, at least 1: others may miss as much by chance."""

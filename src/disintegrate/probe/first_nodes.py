@@ -68,7 +68,7 @@ def by_first_nodes(
                 if found is None:
                     break
                 answers += found.answers
-                told = replace(found, answers=answers)
+                told = replace(found, answers=answers, closed=found.closed or (told is not None and told.closed))
                 groups, score = _left(groups, ray.score, found)
                 again = ray.recentred() if again is fall and not found.decided else None
                 falling = None if again is None else outputs_of(again)

@@ -36,6 +36,7 @@ class Told:
         members: the rules and steps that are left, the likeliest first.
         decided: whether only one is left, under its several names.
         seen: whether no rule is likelier whose first nodes lie a little aside or weigh a little more or less.
+        closed: whether no other closed rule is that weighs the baseline alike.
         answers: how many were weighed.
         scores: how likely each member is, as a logarithm.
     """
@@ -43,6 +44,7 @@ class Told:
     members: tuple[tuple[str, int], ...]
     decided: bool
     seen: bool
+    closed: bool
     answers: int
     scores: dict[tuple[str, int], float]
 

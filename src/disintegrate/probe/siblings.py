@@ -217,8 +217,9 @@ class Siblings:
         evidence += f"; the sums of {asked} answers, most of them along the gradient, were weighed against the outputs"
         sure = SURE if self.asker.left else SURE_AT_LAST
         found, left = _chosen(weighing.groups, score, evidence, sure), _close(weighing.groups, score, CLOSE)
-        if not nodes_seen and found.value is not None and any(named.rule == "trapezoid" for named in found.value):
-            # so would those of any closed rule of a higher order: only a staircase shows where nodes lie
+        closed = told is not None and told.closed
+        if not closed and found.value is not None and any(named.rule == "trapezoid" for named in found.value):
+            # so would those of any closed rule of a higher order
             return Finding(None, f"{evidence}; they fit a trapezoid, as those of another closed rule might"), left
         return found, left
 
