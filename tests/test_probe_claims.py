@@ -11,7 +11,7 @@ import pytest
 from disintegrate import Capabilities, Explanation, Request
 from disintegrate.probe.asking import Asker
 from disintegrate.probe.baseline import solve
-from disintegrate.probe.closing_in import bracketed, close_in
+from disintegrate.probe.closing_in import _followed, bracketed, close_in
 from disintegrate.probe.explore import Verdict, explore
 from disintegrate.probe.ray import Origin, Ray
 from disintegrate.probe.staircase import Fit, Pattern, patterns
@@ -104,6 +104,32 @@ def test_what_the_model_does_not_look_at_near_the_baseline_is_seen_from_far_out_
         assert np.isfinite(found.error[1:]).all()
         known.append(bool(np.isfinite(found.error[0])))
     assert 0 < sum(known) < len(known)
+
+
+def test_the_few_coordinates_that_answer_more_than_the_rest_are_followed_over_kinks() -> None:
+    true = np.random.default_rng(0).normal(size=SIZE)
+
+    def answer(points: np.ndarray) -> np.ndarray:
+        # the mean of a gradient that jumps half a spread away from the baseline
+        off = points - true
+        return np.asarray(off + 0.6 * np.sign(off) * np.maximum(np.abs(off) - 0.5, 0))
+
+    asker = _asker(Answering(answer), SIZE)
+    begin = true.copy()
+    begin[:2] += (1.7, -0.9)
+    slope = np.where(np.arange(SIZE) < 2, 1.6, 0.0)
+    point, off = _followed(asker, 0, begin, answer(begin), slope, np.ones(SIZE), 1.0)
+    assert asker.spent <= 3
+    assert (np.abs(point - true)[:2] <= off[:2] + 1e-6).all()
+    assert (off[:2] < 1e-3).all()
+    assert np.isinf(off[2:]).all()
+    assert np.allclose(point[2:], true[2:], atol=1e-6)
+    # what answers little is none of its business
+    spent, nearly = asker.spent, true + 1e-4
+    point, off = _followed(asker, 0, nearly, answer(nearly), slope, np.ones(SIZE), 1.0)
+    assert asker.spent == spent
+    assert (point == nearly).all()
+    assert np.isinf(off).all()
 
 
 @pytest.mark.parametrize("drifting", [False, True])
