@@ -137,7 +137,7 @@ def test_behind_a_softmax_a_rule_must_explain_answers_that_it_has_not_seen(
     drifting: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = np.ones(1)
-    fits = tuple(Fit(pattern, 1.0, one, one, one, 9, one) for pattern in patterns()[:2])
+    fits = tuple(Fit(pattern, 1.0, one, one, one, 9, one) for pattern in patterns()[40:42])
     seen: list[int] = []
 
     def judged(ray: Ray, near: float, cap: float, known: Sequence[Pattern] | None, wider: Sequence[Pattern]) -> Verdict:

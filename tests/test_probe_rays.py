@@ -164,6 +164,46 @@ def test_where_no_known_pattern_explains_the_answers_a_wider_choice_is_tried(kno
     assert ("midpoint", 40) in found.fits[0].pattern.members
 
 
+@pytest.mark.parametrize(("rule", "steps", "kink"), [("gauss_legendre", 2, 0.21), ("midpoint", 2, 0.25)])
+def test_the_step_of_an_inner_node_is_not_taken_for_that_of_an_only_one(rule: str, steps: int, kink: float) -> None:
+    units, output = nn.Linear(SIZE, 1), nn.Linear(1, 1)
+    with torch.no_grad():
+        units.weight.fill_(1 / SIZE)
+        units.bias.fill_(-kink)
+        output.weight.fill_(1.0)
+    skip = _Beside(nn.Sequential(units, nn.ReLU(), output))
+    asker = _asker(skip, np.zeros(SIZE, np.float32), rule, steps)
+    asker.learn_wire()
+    ray = Ray(asker, Origin(np.zeros(SIZE), np.zeros(SIZE)), np.ones(SIZE), 0)
+    # the outer node has met the kink before any of these, the inner one meets it at 1
+    ray.ask([0.45, 0.7, 0.9, 1.1, 1.5])
+    verdict = explore(ray, 1.0, reserve=8, generator=np.random.default_rng(0))
+    assert verdict.decided
+    assert (rule, steps) in verdict.fits[0].pattern.members
+    only = explore(_with_one_node(skip), 1.0, reserve=8, generator=np.random.default_rng(0))
+    assert ("midpoint", 1) in only.fits[0].pattern.members
+
+
+class _Beside(nn.Module):
+    """A kink beside a slope, so that answers before it do not vanish."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.inner(x) + 0.5 * x[:, :1] + 0.3 * x.mean(1, keepdim=True)
+
+
+def _with_one_node(model: nn.Module) -> Ray:
+    """A ray of the same model under a rule of one node, that meets the kink at 1 as well."""
+    asker = _asker(model, np.zeros(SIZE, np.float32), "riemann_right", 1)
+    asker.learn_wire()
+    ray = Ray(asker, Origin(np.zeros(SIZE), np.zeros(SIZE)), 0.25 * np.ones(SIZE), 0)
+    ray.ask([0.45, 0.7, 0.9, 1.1, 1.5])
+    return ray
+
+
 @pytest.mark.parametrize(("rule", "steps"), [("midpoint", 8), ("riemann_right", 7)])
 def test_staircases_go_on_where_some_scale_tells_rules_of_few_nodes_apart(rule: str, steps: int) -> None:
     for seed in range(3):

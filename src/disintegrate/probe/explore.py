@@ -12,7 +12,8 @@ from jaxtyping import Float64
 from disintegrate.probe.alike import have_siblings
 from disintegrate.probe.anchored import anchored
 from disintegrate.probe.design import telling_scales
-from disintegrate.probe.ray import Ray
+from disintegrate.probe.first_kink import WITHIN
+from disintegrate.probe.ray import Bracket, Ray
 from disintegrate.probe.staircase import Fit, Pattern, Readings
 
 # Scales asked at first and in each later round, up to so many times that of the kink.
@@ -40,6 +41,9 @@ CERTAIN, SUSPECT = 1e3, 0.2
 FEWEST_NODES, FEW_NODES, SUMMED, TAKEN, TAKEN_MORE, TRIES = 3, 8, 50, 14, 20, 3
 # The same where so few patterns are possible that hardly one of them could fit by chance.
 FEW, SPARE_FEW, SHARE_FEW = 8, 3, 0.2
+# How much nearer an answer shows whether what looks like so few nodes is the end of more; what must be left to go on
+# from there.
+CLOSER, LEAST_LEFT = 0.05, 8
 # Queries that it takes to find a kink, to turn to it, and to tell its staircase.
 STAIRCASE = 25
 
@@ -85,8 +89,8 @@ class Verdict:
 
     @property
     def fewest_nodes(self) -> bool:
-        """Whether the best has so few nodes that staircases of others look like it."""
-        return len(self.fits[0].pattern.nodes) <= FEWEST_NODES
+        """Whether all have so few nodes that staircases of others look like them."""
+        return all(len(fit.pattern.nodes) <= FEWEST_NODES for fit in self.fits)
 
     def refuted_since(self, before: Verdict) -> bool:
         """Whether chance may still have chosen the pattern, and answers that came since lie too far from it."""
@@ -109,6 +113,10 @@ class Verdict:
         most = max((len(fit.pattern.nodes) for fit in self.fits), default=0)
         taken = TAKEN if most <= FEWEST_NODES else TAKEN_MORE
         return len(self.found.scales) >= taken and most <= FEW_NODES
+
+    def open_still(self, reason: str) -> Verdict:
+        """The verdict where the one that is left is not to be named after all."""
+        return replace(self, decided=False, evidence=f"{self.evidence}; but {reason}")
 
     def with_steps(self, steps: int) -> Verdict:
         """The verdict where the service's own number of steps is known, and is that of some of these rules."""
@@ -141,16 +149,38 @@ def explore(
         wider: those that it may be as well where none of them explains the answers.
         askable: numbers of steps that the service itself can be asked about, one query each, if so few are left.
     """
-    cap = REACH * near
+    return _rounds(ray, near, START, REACH * near, reserve, generator, known, wider, askable, look=not ray.drifting)
+
+
+def _rounds(
+    ray: Ray,
+    near: float,
+    start: int,
+    cap: float,
+    reserve: int,
+    generator: np.random.Generator,
+    known: Sequence[Pattern] | None,
+    wider: Sequence[Pattern],
+    askable: int,
+    *,
+    look: bool,
+) -> Verdict:
+    """The same, beginning with so many scales, judged up to some scale; with a look whether a kink lies nearer."""
     shared = known is None or have_siblings(known)
     kept = max(shared * reserve, min(askable, LEAST_KEPT))
-    ray.ask(_grid(min(START, max(ray.asker.left - kept, 0)), 0.8 * near, cap, 0.0))
+    ray.ask(_grid(min(start, max(ray.asker.left - kept, 0)), 0.8 * near, REACH * near, 0.0))
     verdict = _judged(ray, near, cap, known, wider)
     confirmed, paired, tries = False, False, TRIES
     if verdict.fits and not 0.8 < verdict.fits[0].kinks[0] / near < NEAREST:
         near = float(verdict.fits[0].kinks[0])
         cap = REACH * near
     for number in range(ROUNDS):
+        if look and verdict.fits and verdict.fewest_nodes and ray.asker.left > LEAST_LEFT:
+            look, bracket = False, _nearer(ray, verdict.near)
+            if bracket is not None:
+                # what was asked further out counts as well
+                again = (ray, bracket.high, MORE, verdict.cap)
+                return _rounds(*again, reserve, generator, known, wider, askable, look=False)
         # what is kept for telling siblings apart is of little use while several patterns are left
         if verdict.fits:
             shared = have_siblings(fit.pattern for fit in verdict.fits)
@@ -167,12 +197,9 @@ def explore(
         few = known is not None and len(known) <= FEW and not verdict.alone
         doubtful = ray.drifting or verdict.scale > WORST or verdict.narrow or few
         if (verdict.decided and (confirmed or not doubtful)) or count < 2:
-            if few and ray.drifting and verdict.decided and not confirmed and math.isinf(verdict.second):
-                # nothing was there to be preferred to, and no answer came since that could contradict it
-                return replace(
-                    verdict, decided=False, evidence=f"{verdict.evidence}; but no further answers bear it out"
-                )
-            break
+            # nothing was there to be preferred to, and no answer came since that could contradict it
+            only = few and ray.drifting and verdict.decided and not confirmed and math.isinf(verdict.second)
+            return verdict.open_still("no further answers bear it out") if only else verdict
         if verdict.decided:
             # behind a softmax, where other kinks are mixed in, or where digits are few, one pattern may be left by
             # chance: it must explain answers that it has not seen
@@ -186,21 +213,28 @@ def explore(
                     cap, confirmed = verdict.cap / FURTHER, False
                     verdict = _judged(ray, near, cap, known, wider)
                     continue
-                evidence = f"{verdict.evidence}; but the last of them lie too far from it"
-                return replace(verdict, decided=False, evidence=evidence)
+                return verdict.open_still("the last of them lie too far from it")
             continue
-        if verdict.found is not None:
-            scales, end = _telling(verdict, near, count, generator)
-            cap = max(cap, verdict.cap, *scales)
-            ray.ask(scales)
-            # the last two are told apart by these alone, if by any
-            paired = len(verdict.fits) == 2 and not paired and len(scales) > 0
-            ray.ask(_grid(0 if paired else count - len(scales), near, end, 0.37 * (number + 1)))
-        else:
-            cap = max(cap / FURTHER, NEAREST * near)
-            ray.ask(_grid(count, 0.9 * near, cap, 0.37 * (number + 1)))
+        scales, end = _telling(verdict, near, count, generator)
+        ray.ask(scales)
+        # the last two are told apart by these alone, if by any
+        paired = len(verdict.fits) == 2 and not paired and len(scales) > 0
+        cap = max(cap / FURTHER, NEAREST * near) if verdict.found is None else max(cap, verdict.cap, *scales)
+        low, high = (0.9 * near, cap) if verdict.found is None else (near, end)
+        ray.ask(_grid(0 if paired else count - len(scales), low, high, 0.37 * (number + 1)))
         verdict = _judged(ray, near, cap, known, wider)
     return verdict
+
+
+def _nearer(ray: Ray, near: float) -> Bracket | None:
+    """Around a kink before all answers, if there is one: what looks like the step of an only node may be another's."""
+    plateau, nearest = int(np.argmin(ray.scales)), CLOSER * near
+    if ray.scales[plateau] <= nearest:
+        return None
+    ray.ask([nearest])
+    if not ray.shows(ray.news(plateau, -1)):
+        return None
+    return ray.bisected(Bracket(nearest, ray.scales[plateau]), WITHIN)
 
 
 def _telling(
