@@ -192,7 +192,8 @@ class _Beside(nn.Module):
         self.inner = inner
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.inner(x) + 0.5 * x[:, :1] + 0.3 * x.mean(1, keepdim=True)
+        found: torch.Tensor = self.inner(x) + 0.5 * x[:, :1] + 0.3 * x.mean(1, keepdim=True)
+        return found
 
 
 def _with_one_node(model: nn.Module) -> Ray:

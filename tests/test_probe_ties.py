@@ -77,7 +77,7 @@ def test_behind_a_softmax_a_rule_is_named_where_max_pooling_ties() -> None:
 )
 def test_what_sums_name_is_taken_back_unless_sums_close_by_leave_it(among: tuple[str, ...], kept: bool) -> None:
     left = keeping(patterns(), lambda rule, steps: rule in among and steps == 30)
-    named = Finding((NamedRule("riemann_left", 30),), "sums")
+    named: Finding[tuple[NamedRule, ...]] = Finding((NamedRule("riemann_left", 30),), "sums")
     for coarse in (False, True):
         assert (borne_out(named, left, coarse=coarse).value is not None) == kept
         # where sums close by agree with none, or say nothing, it hangs on the wire
