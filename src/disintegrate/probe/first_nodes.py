@@ -24,7 +24,7 @@ from disintegrate.probe.ray import Ray
 
 # How many outputs are tried for one that falls; how many rays are looked at, and what must be left for another; and how
 # many rules are few.
-TARGETS, RAYS, ENOUGH_LEFT, FEW = 3, 3, 16, 3
+TARGETS, RAYS, ENOUGH_LEFT, FEW = 3, 3, 16, 6
 # Rules that weigh the baseline like any other node.
 WEIGHED_WHOLE = {"riemann_left", "captum_riemann_left", "saliency"}
 # How far beyond the first what is left by the node at the baseline is seen to stay; how large answers may be there; by
@@ -72,8 +72,9 @@ def by_first_nodes(
                 groups, score = _left(groups, ray.score, found)
                 again = ray.recentred() if again is fall and not found.decided else None
                 falling = None if again is None else outputs_of(again)
-            # sums tell these apart rather than another ray; a trapezoid they name only if its first nodes are seen
-            sums = floor.seen and len(groups) <= FEW and {group.members[0][0] for group in groups} <= WEIGHED_WHOLE
+            # sums tell these apart rather than another ray; a trapezoid they name only if it is no other closed rule
+            whole = {group.members[0][0] for group in groups} <= WEIGHED_WHOLE
+            sums = floor.seen and len(groups) <= FEW and (whole or (told is not None and told.closed))
             if sums or (told is not None and (told.decided or _alike_far_out(groups))):
                 break
     except NotPermitted:
