@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +19,7 @@ from disintegrate.probe.baseline import _common
 from disintegrate.probe.falling import Answered, Falling, Given, Line, log_likelihoods
 from disintegrate.probe.first_nodes import by_first_nodes
 from disintegrate.probe.first_rules import Group, Told, alike
+from disintegrate.probe.naming import Naming
 from disintegrate.probe.one_kink import quadrature
 from disintegrate.probe.ray import Origin, Ray
 from disintegrate.probe.staircase import patterns
@@ -279,6 +282,19 @@ def test_a_secant_allows_for_the_factor_by_which_a_softmax_changes_all_answers()
     assert abs(_common(before, 0.03 * before) - 0.03) < 1e-12
     assert _common(np.zeros(50), before) == 1.0
     assert _common(before, -before) == 1.0
+
+
+def test_queries_are_kept_for_asking_the_numbers_that_first_nodes_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    def spending(near: Ray, *_: object, **__: object) -> Told:
+        near.ask(np.full(near.asker.left, 1e-2))
+        left = (("riemann_right", 31), ("riemann_right", 30))
+        return Told(left, decided=False, seen=True, closed=True, answers=3, scores={})
+
+    monkeypatch.setattr(sys.modules[Naming.__module__], "by_first_nodes", spending)
+    service = LocalExplainer(model(True), Capabilities(rule="riemann_right", default_steps=30))
+    found = probe(Deaf(service, steps=False, baseline=True), inputs(), TARGETS)
+    assert rules_of(found) == {("riemann_right", 30)}
+    assert "30 steps got the answer without a number" in found.rules.evidence
 
 
 @pytest.mark.parametrize("rule", ["riemann_left", "saliency"])
