@@ -133,7 +133,7 @@ def probe(record: Record) -> str:
         f"{found['services']} services drawn with a seed that nothing was tuned on, networks with ReLU and biases "
         f"only: {found['right']} found out wholly "
         f"({found['share_right']:.1%}), {found['unknown']} with something unknown, {found['wrong']} with something "
-        f"wrong; {queries['median']:.0f} queries in the median, {queries['largest']} at most.",
+        f"wrong; {queries['median']:g} queries in the median, {queries['largest']} at most.",
         "",
         "| finding | right | unknown | wrong |",
         "|---|---|---|---|",
@@ -159,7 +159,7 @@ def probe(record: Record) -> str:
         total = more["summary"]
         counts = f"{total['right']} ({total['share_right']:.1%}) | {total['unknown']} | {total['wrong']}"
         lines.append(
-            f"| {more['budget']} | {counts} | {total['queries']['median']:.0f} | "
+            f"| {more['budget']} | {counts} | {total['queries']['median']:g} | "
             f"[{path.name}](../results/{path.name}), `--budget {more['budget']} --out results/{path.name}` |"
         )
     return "\n".join(lines)

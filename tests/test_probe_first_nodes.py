@@ -17,6 +17,7 @@ from disintegrate.probe import Override
 from disintegrate.probe.asking import Asker, Spent
 from disintegrate.probe.baseline import _common
 from disintegrate.probe.falling import Answered, Falling, Given, Line, log_likelihoods
+from disintegrate.probe.falling_ray import CLOSED
 from disintegrate.probe.first_nodes import by_first_nodes
 from disintegrate.probe.first_rules import Group, Told, alike
 from disintegrate.probe.naming import Naming
@@ -214,6 +215,20 @@ UNLISTED = {
     "three eighths": (np.arange(13) / 12, np.array([1, 3, 3, 2, 3, 3, 2, 3, 3, 2, 3, 3, 1]) / 32),
     "Simpson": (np.arange(13) / 12, np.array([1, *[4, 2] * 5, 4, 1]) / 36),
 }
+
+
+def test_the_first_nodes_of_other_closed_rules_are_those_of_their_own_weights() -> None:
+    def first(name: str) -> Vector:
+        nodes, weights = UNLISTED[name]
+        # a trapezoid that weighs the baseline alike has twice that between its nodes
+        found: Vector = np.array([nodes[1], weights[1]]) / (2 * weights[0])
+        return found
+
+    for known, name in zip(CLOSED[:3], ("Simpson", "three eighths", "Boole"), strict=True):
+        np.testing.assert_allclose(known, first(name), rtol=1e-9)
+    np.testing.assert_allclose(CLOSED[-1], first("Gauss-Lobatto"), rtol=1e-2)
+    # what lies further still is excluded with it
+    assert (first("Clenshaw-Curtis") > 1.3 * np.array(CLOSED[-1])).all()
 
 
 class _Unlisted:

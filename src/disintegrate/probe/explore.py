@@ -165,7 +165,10 @@ def _rounds(
     *,
     look: bool,
 ) -> Verdict:
-    """The same, beginning with so many scales, judged up to some scale; with a look whether a kink lies nearer."""
+    """What `explore` says, from so many scales around the kink and what was asked by then up to some scale.
+
+    Where all that is left has few nodes, it may look once whether a kink lies nearer, and go on from that.
+    """
     shared = known is None or have_siblings(known)
     kept = max(shared * reserve, min(askable, LEAST_KEPT))
     ray.ask(_grid(min(start, max(ray.asker.left - kept, 0)), 0.8 * near, REACH * near, 0.0))

@@ -40,7 +40,7 @@ OUTSIDE, ARITHMETIC = 8.0, 2e-5
 ASIDE, MORE = (0.0, -0.01, 0.01, -0.03, 0.03), (0.0, -0.03, 0.03, -0.1, 0.1, -0.2, 0.2)
 LIKELIER, TOLD = 3.0, 3.0
 # The first node of other closed rules that weigh the baseline alike, and its weight, in units of a trapezoid's:
-# Simpson's, that of three eighths, Boole's, Clenshaw and Curtis', Gauss-Lobatto.
+# Simpson's, that of three eighths, Boole's, one of no rule that lies nearer and weighs more, Gauss-Lobatto's.
 CLOSED = ((1.5, 2.0), (4 / 3, 1.5), (45 / 28, 16 / 7), (1.23, 2.47), (1.81, 3.0))
 # How many queries it takes to begin anew at the baseline, how far beside it rays must begin for that, as a logarithm,
 # and at how many places outputs are asked then.
